@@ -29,7 +29,9 @@ fn policy(rules: usize) -> Policy {
         _ => format!("/v1/**/d{n}"),
     });
     let text = format!(
-        r#"{{"network":{{"allow":["api.test",{allow}],"deny":[{deny},"*"]}},"credentials_v2":{{"c":{{"key":"k","hosts":["api.test"],"endpoints":[{{"methods":["GET","POST"],"paths":[{paths}]}}]}}}}}}"#
+        r#"{{"network":{{"allow":["api.test",{allow}],"deny":[{deny},"*"]}},
+            "credentials_v2":{{"c":{{"key":"k","hosts":["api.test"],
+            "endpoints":[{{"methods":["GET","POST"],"paths":[{paths}]}}]}}}}}}"#
     );
     let document = match Document::parse(&text) {
         Ok(parsed) => parsed.document,

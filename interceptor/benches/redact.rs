@@ -67,8 +67,11 @@ impl Body for Chunks {
 }
 
 fn json() -> Vec<u8> {
-    let line = br#"{"id":"chatcmpl-123","object":"chat.completion.chunk","created":1712345678,"choices":[{"index":0,"delta":{"content":"risk \"and\" task\nfor a caf\u00e9"},"finish_reason":null}]}"#;
-    line.iter().copied().cycle().take(SIZE).collect()
+    repeated(concat!(
+        r#"{"id":"chatcmpl-123","object":"chat.completion.chunk","created":1712345678,"#,
+        r#""choices":[{"index":0,"delta":{"content":"risk \"and\" task\nfor a caf\u00e9"},"#,
+        r#""finish_reason":null}]}"#,
+    ))
 }
 
 fn base64() -> Vec<u8> {
@@ -133,27 +136,31 @@ type Text = (&'static str, fn() -> Vec<u8>);
 const TEXTS: [Text; 24] = [
     ("json", json),
     ("json_escapes", || {
-        repeated(
-            r#"{"text":"one line\nand a \"second\" one\tthen\nanother thing\nso it\u00e9 goes\n on"}"#,
-        )
+        repeated(concat!(
+            r#"{"text":"one line\nand a \"second\" one\tthen\nanother thing\n"#,
+            r#"so it\u00e9 goes\n on"}"#,
+        ))
     }),
     ("json_php", || {
-        repeated(
-            r#"{"url":"https:\/\/example.com\/wp-json\/wp\/v2\/posts\/1234?context=view","title":"Caf\u00e9 \u2019s"}"#,
-        )
+        repeated(concat!(
+            r#"{"url":"https:\/\/example.com\/wp-json\/wp\/v2\/posts\/1234?context=view","#,
+            r#""title":"Caf\u00e9 \u2019s"}"#,
+        ))
     }),
     ("json_cyrillic", || {
-        repeated(
-            r#"{"text":"\u041f\u0440\u0438\u0432\u0435\u0442, \u043a\u0430\u043a \u0434\u0435\u043b\u0430?"}"#,
-        )
+        repeated(concat!(
+            r#"{"text":"\u041f\u0440\u0438\u0432\u0435\u0442, "#,
+            r#"\u043a\u0430\u043a \u0434\u0435\u043b\u0430?"}"#,
+        ))
     }),
     ("base64", base64),
     ("words", words),
     ("random", random),
     ("html", || {
-        repeated(
-            r#"<p class="a">Fish &amp; chips&nbsp;&mdash; it&#39;s &quot;good&quot; <a href="/s?q=a&amp;p=2">next</a></p>"#,
-        )
+        repeated(concat!(
+            r#"<p class="a">Fish &amp; chips&nbsp;&mdash; it&#39;s &quot;good&quot; "#,
+            r#"<a href="/s?q=a&amp;p=2">next</a></p>"#,
+        ))
     }),
     ("form", || {
         repeated(
@@ -162,14 +169,16 @@ const TEXTS: [Text; 24] = [
     }),
     ("url", || {
         repeated(
-            "https://example.com/a%20path/and%2Fmore?next=https%3A%2F%2Fother.example%2Fa%3Fb%3Dc&x=1\n",
+            "https://example.com/a%20path/and%2Fmore?\
+             next=https%3A%2F%2Fother.example%2Fa%3Fb%3Dc&x=1\n",
         )
     }),
     ("source", || repeated(include_str!("redact.rs"))),
     ("json_in_json", || {
-        repeated(
-            r#"{"arguments":"{\"path\":\"src\/main.rs\",\"text\":\"fn main() {\\n    run();\\n}\"}"}"#,
-        )
+        repeated(concat!(
+            r#"{"arguments":"{\"path\":\"src\/main.rs\","#,
+            r#"\"text\":\"fn main() {\\n    run();\\n}\"}"}"#,
+        ))
     }),
     ("json_html", || {
         repeated(
@@ -251,7 +260,8 @@ fn encoding_gzip_again(bencher: Bencher<'_, '_>) {
 /// An ordinary request of an SDK, with or without a placeholder.
 #[divan::bench(args = [false, true])]
 fn presented(bencher: Bencher<'_, '_>, placeholder: bool) {
-    let document = r#"{ "credentials": { "openai": "sk-real-one", "anthropic": "sk-real-two", "github": "ghp_real3" } }"#;
+    let document = r#"{ "credentials": {
+        "openai": "sk-real-one", "anthropic": "sk-real-two", "github": "ghp_real3" } }"#;
     let parsed = Document::parse(document).expect("a document");
     let policy = Policy::compile(&parsed.document, &Catalogue::builtin()).expect("a policy");
     let keyring = Keyring::load(&policy, None).expect("keys");

@@ -87,8 +87,9 @@ fn check_refuses_what_run_refuses_of_keys_and_warns_of_what_is_careless() {
     let desk = Desk::new();
     let policy = |key: &str| {
         format!(
-            r#"{{ "network": {{ "allow": ["api.openai.com"] }}, "credentials_v2": {{ "openai":
-               {{ "key": {key}, "endpoints": [{{ "methods": ["GET"], "paths": ["/v1/models/*"] }}] }} }} }}"#
+            r#"{{ "network": {{ "allow": ["api.openai.com"] }},
+                  "credentials_v2": {{ "openai": {{ "key": {key},
+                  "endpoints": [{{ "methods": ["GET"], "paths": ["/v1/models/*"] }}] }} }} }}"#
         )
     };
     let found = |text: &str, kind: &str| {

@@ -13,22 +13,28 @@ def bpf(command, attribute):
     buffer = ctypes.create_string_buffer(attribute, 144)
     result = libc.syscall(BPF, command, buffer, 144)
     return result if result >= 0 else -ctypes.get_errno()
-def instruction(code, dst, src, offset, immediate): return struct.pack('<BBhi', code, dst | src << 4, offset, immediate)
-# user_ip4 = 203.0.113.66, user_port = 443: `*(u32 *)(r1 + 4) = r2`, `*(u32 *)(r1 + 24) = r2`; r0 = 1.
-code = (instruction(0xb7, 2, 0, 0, struct.unpack('<i', bytes([203, 0, 113, 66]))[0]) + instruction(0x63, 1, 2, 4, 0)
-        + instruction(0xb7, 2, 0, 0, struct.unpack('<H', struct.pack('>H', 443))[0]) + instruction(0x63, 1, 2, 24, 0)
+def instruction(code, dst, src, offset, immediate):
+    return struct.pack('<BBhi', code, dst | src << 4, offset, immediate)
+# user_ip4 = 203.0.113.66, user_port = 443; r0 = 1: `*(u32 *)(r1 + 4) = r2` and
+# `*(u32 *)(r1 + 24) = r2`.
+code = (instruction(0xb7, 2, 0, 0, struct.unpack('<i', bytes([203, 0, 113, 66]))[0])
+        + instruction(0x63, 1, 2, 4, 0)
+        + instruction(0xb7, 2, 0, 0, struct.unpack('<H', struct.pack('>H', 443))[0])
+        + instruction(0x63, 1, 2, 24, 0)
         + instruction(0xb7, 0, 0, 0, 1) + instruction(0x95, 0, 0, 0, 0))
 text, licence = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b'GPL')
 CONNECT4 = 10
 def load():
-    attribute = struct.pack('<IIQQIIQI', 18, len(code) // 8, ctypes.addressof(text), ctypes.addressof(licence), 0, 0, 0, 0)
+    attribute = struct.pack('<IIQQIIQI', 18, len(code) // 8, ctypes.addressof(text),
+                            ctypes.addressof(licence), 0, 0, 0, 0)
     return bpf(5, attribute + struct.pack('<I', 0) + bytes(16) + struct.pack('<II', 0, CONNECT4))
 def attach(cgroup, flags):
     return bpf(8, struct.pack('<IIII', os.open(cgroup, os.O_RDONLY), load(), CONNECT4, flags))
 def ids(cgroup):
     found = (ctypes.c_uint32 * 64)()
-    attribute = ctypes.create_string_buffer(struct.pack('<IIIIQI', os.open(cgroup, os.O_RDONLY), CONNECT4, 0, 0,
-                                            ctypes.addressof(found), 64), 144)
+    asked = struct.pack('<IIIIQI', os.open(cgroup, os.O_RDONLY), CONNECT4, 0, 0,
+                        ctypes.addressof(found), 64)
+    attribute = ctypes.create_string_buffer(asked, 144)
     if libc.syscall(BPF, 16, attribute, 144) < 0: return -ctypes.get_errno()
     return list(found)[:struct.unpack_from('<I', attribute, 24)[0]]
 ";

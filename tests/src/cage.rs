@@ -59,7 +59,8 @@ while True:
         protocol = frame[20]
         # A hop-by-hop header stands before the kernel's own reports of multicast groups.
         if protocol == 58 and 130 <= frame[54] <= 143 or protocol == 0 and frame[54] == 58: continue
-        print('packet', 6, protocol, socket.inet_ntop(socket.AF_INET6, frame[38:54]), len(frame), flush=True)
+        to = socket.inet_ntop(socket.AF_INET6, frame[38:54])
+        print('packet', 6, protocol, to, len(frame), flush=True)
     elif kind not in (0x0806,):
         print('packet', hex(kind), 0, '-', len(frame), flush=True)
 ";

@@ -16,7 +16,8 @@ place=$1 program=$2; shift 2
 mount -t tmpfs tmpfs "$place"
 for directory in /etc /usr/local/bin /usr/share/containers /var/log; do
     copy=$place/layers$directory; mkdir -p "$copy/upper" "$copy/work"
-    mount -t overlay overlay -o "lowerdir=$directory,upperdir=$copy/upper,workdir=$copy/work" $directory
+    layers=lowerdir=$directory,upperdir=$copy/upper,workdir=$copy/work
+    mount -t overlay overlay -o "$layers" $directory
 done
 mkdir -p /var/lib/containers
 for directory in /run /var/lib/containers /dev/shm; do mount -t tmpfs tmpfs $directory; done
@@ -37,12 +38,22 @@ cgroup_manager = "cgroupfs"
 events_logger = "none"
 lock_type = "file"
 END
-printf '[storage]\ndriver = "vfs"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n' > /etc/containers/storage.conf
-root=$place/root; mkdir -p "$root"/etc "$root"/usr "$root"/tmp "$root"/proc "$root"/sys "$root"/dev "$root"/run
-for name in bin sbin lib lib32 lib64 libx32; do [ ! -L /$name ] || ln -s usr/$name "$root/$name"; done
-tar -C "$root" -cf "$place/image.tar" . && podman import --quiet "$place/image.tar" image > /dev/null
+cat > /etc/containers/storage.conf <<END
+[storage]
+driver = "vfs"
+runroot = "/run/containers/storage"
+graphroot = "/var/lib/containers/storage"
+END
+root=$place/root
+for name in etc usr tmp proc sys dev run; do mkdir -p "$root/$name"; done
+for name in bin sbin lib lib32 lib64 libx32; do
+    [ ! -L /$name ] || ln -s usr/$name "$root/$name"
+done
+tar -C "$root" -cf "$place/image.tar" .
+podman import --quiet "$place/image.tar" image > /dev/null
 mkdir -p "$place/bin" "$place/checkout/target/release"
-printf '#!/bin/sh\n[ "$1" != -E ] || shift\nexec "$@"\n' > "$place/bin/sudo"; chmod 755 "$place/bin/sudo"
+printf '#!/bin/sh\n[ "$1" != -E ] || shift\nexec "$@"\n' > "$place/bin/sudo"
+chmod 755 "$place/bin/sudo"
 # Containers that get no cgroup of their own share this one, and nobody else does.
 cat > "$place/bin/docker" <<'END'
 #!/bin/sh

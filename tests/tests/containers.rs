@@ -63,11 +63,13 @@ except OSError as e: print('second', e.errno)
 import os, ssl, subprocess, urllib.request
 print(os.environ['LAB_API_KEY'])
 print(os.environ['INTERCEPTOR_SANDBOX'])
-request = urllib.request.Request('https://{HOST}/python', headers={{'authorization': 'Bearer ' + os.environ['LAB_API_KEY']}})
+bearer = 'Bearer ' + os.environ['LAB_API_KEY']
+request = urllib.request.Request('https://{HOST}/python', headers={{'authorization': bearer}})
 print(urllib.request.urlopen(request, timeout=20).status)
 def curl(*arguments, **more):
-    print(subprocess.run(['curl', '-sS', '-o', '/dev/null', '-w', '%{{http_code}}', *arguments], capture_output=True, **more))
-curl('-H', 'authorization: Bearer ' + os.environ['LAB_API_KEY'], 'https://{HOST}/curl')
+    print(subprocess.run(['curl', '-sS', '-o', '/dev/null', '-w', '%{{http_code}}', *arguments],
+                         capture_output=True, **more))
+curl('-H', 'authorization: ' + bearer, 'https://{HOST}/curl')
 # Without a variable: by the bundle of the image alone.
 curl('https://{HOST}/bundle', env={{'PATH': '/bin'}})
 curl('https://evil.test/')
@@ -193,7 +195,8 @@ fn k1_k3_k4_in_a_container_everything_but_tcp_fails_at_once() {
 import ctypes, platform
 def io_uring():
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syscall(425, 8, ctypes.create_string_buffer(4096)) < 0: raise OSError(ctypes.get_errno(), 'refused')
+    if libc.syscall(425, 8, ctypes.create_string_buffer(4096)) < 0:
+        raise OSError(ctypes.get_errno(), 'refused')
 attempt('io_uring', io_uring)
 attempt('sctp', make(socket.AF_INET, socket.SOCK_STREAM, 132))
 attempt('mptcp', make(socket.AF_INET, socket.SOCK_STREAM, 262))
@@ -228,7 +231,8 @@ def query(name):
     labels = b''.join(bytes([len(l)]) + l.encode() for l in name.split('.')) + b'\0'
     return struct.pack('>HHHHHH', 0x1234, 0x0100, 1, 0, 0, 0) + labels + struct.pack('>HH', 1, 1)
 answers = []
-for family, server in ((socket.AF_INET, '8.8.8.8'), (socket.AF_INET, '192.0.2.53'), (socket.AF_INET6, '2001:db8::53')):
+for family, server in ((socket.AF_INET, '8.8.8.8'), (socket.AF_INET, '192.0.2.53'),
+                       (socket.AF_INET6, '2001:db8::53')):
     s = socket.socket(family, socket.SOCK_DGRAM); s.settimeout(10)
     s.sendto(query('{HOST}'), (server, 53))
     answer, source = s.recvfrom(4096)
@@ -275,7 +279,8 @@ unshare -n true 2>/dev/null && echo a network of its own
 unshare -Urn sh -c 'echo > /dev/udp/192.0.2.1/9' 2>/dev/null && echo sent
 unshare -Urn curl -sS --max-time 3 https://evil.test/ -o /dev/null 2>/dev/null && echo reached
 unshare -Ur mount -t cgroup2 none /tmp 2>/dev/null && echo mounted
-nsenter -t 1 -n curl -sS --max-time 3 -o /dev/null -w '%{http_code}' https://evil.test/ 2>/dev/null | grep -v 403
+nsenter -t 1 -n curl -sS --max-time 3 -o /dev/null -w '%{http_code}' https://evil.test/ \
+        2>/dev/null | grep -v 403
 curl -sS -o /dev/null -w '%{http_code}' https://evil.test/";
         for user in ["0", "1000"] {
             let outcome = engine.shell(&["--user", user], script);
@@ -293,8 +298,10 @@ fn k18_a_container_whose_supervisor_is_killed_has_no_way_out() {
             "curl -sS -o /dev/null -w '%{{http_code}}\\n' https://{HOST}/before
              echo $INTERCEPTOR_SANDBOX; echo ready
              until [ -e /work/go ]; do sleep 0.1; done
-             for host in {HOST} evil.test; do curl -sS --max-time 5 -o /dev/null https://$host/after || echo failed; done
-             python3 -c \"import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 443))\" 2>/dev/null || echo refused"
+             for host in {HOST} evil.test; do
+             curl -sS --max-time 5 -o /dev/null https://$host/after || echo failed; done
+             python3 -c \"import socket; s = socket.socket(type=socket.SOCK_DGRAM); \
+             s.sendto(b'x', ('192.0.2.1', 443))\" 2>/dev/null || echo refused"
         );
         let container = engine.start(&POLICY, &["/bin/sh", "-c", &script]);
         container.running.wait_for("ready");
@@ -327,7 +334,8 @@ fn an_engine_without_precreate_gets_enforcement_and_trust_but_no_placeholders() 
         let script = format!(
             "env | grep -c LAB_API_KEY
              curl -sS -o /dev/null -w '%{{http_code}}\\n' https://{HOST}/x
-             curl -sS -o /dev/null -w '%{{http_code}}\\n' --cacert /run/sandbox-trust/ca-bundle.pem https://evil.test/
+             curl -sS -o /dev/null -w '%{{http_code}}\\n' \
+                  --cacert /run/sandbox-trust/ca-bundle.pem https://evil.test/
              true > /etc/ssl/certs/ca-certificates.crt || echo read-only"
         );
         // It cannot narrow the sockets that the container may make: that is for the profile.
@@ -373,7 +381,8 @@ fn attach_gives_a_container_without_a_network_its_way_to_the_proxy() {
 
 fn attach_to_an_empty_network(cgroup: &Path) -> String {
     let script = format!(
-        "echo $$ > {}/cgroup.procs; exec unshare -n sh -c 'echo in; read go; exec curl -sk -o /dev/null -w %{{http_code}} --max-time 30 https://evil.test/'",
+        "echo $$ > {}/cgroup.procs; exec unshare -n sh -c 'echo in; read go; \
+         exec curl -sk -o /dev/null -w %{{http_code}} --max-time 30 https://evil.test/'",
         cgroup.display()
     );
     let mut container = Command::new("sh");

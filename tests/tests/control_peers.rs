@@ -300,10 +300,8 @@ fn p1_who_lives_in_a_sandbox_of_attach_has_no_say() {
         has_no_say(&below, &daemon, &guest.id);
         drop(below);
         drop(attached);
-        assert_eq!(
-            daemon.call("GET", &format!("/v1/sandboxes/{}", guest.id), "").json()["policy"]["network"],
-            policy(lab)["network"]
-        );
+        let shown = daemon.call("GET", &format!("/v1/sandboxes/{}", guest.id), "").json();
+        assert_eq!(shown["policy"]["network"], policy(lab)["network"]);
         assert_eq!(daemon.ids(), [guest.id.as_str()]);
         daemon.finish();
     });

@@ -20,27 +20,32 @@ const REFLECTIONS: [(&str, bool); 18] = [
     ("HTTP/1.1 200 OK\r\ncontent-length: LEN\r\n\r\nyou sent KEY", true),
     ("HTTP/1.1 200 OK\r\n\r\nyou sent KEY until the end", true),
     (
-        "HTTP/1.1 416 Range Not Satisfiable\r\ncontent-range: bytes */1000\r\ncontent-length: LEN\r\n\r\nyou sent KEY",
+        "HTTP/1.1 416 Range Not Satisfiable\r\ncontent-range: bytes */1000\r\n\
+         content-length: LEN\r\n\r\nyou sent KEY",
         true,
     ),
     (
-        "HTTP/1.1 302 Found\r\nlocation: https://api.example.test/next?key=KEY&a=1\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 302 Found\r\nlocation: https://api.example.test/next?key=KEY&a=1\r\n\
+         content-length: 0\r\n\r\n",
         true,
     ),
     (
-        "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer realm=\"KEY\"\r\ncontent-length: LEN\r\n\r\ninvalid key: KEY",
+        "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer realm=\"KEY\"\r\n\
+         content-length: LEN\r\n\r\ninvalid key: KEY",
         true,
     ),
     ("HTTP/1.1 200 OK\r\naccess-control-allow-headers: KEY\r\ncontent-length: 0\r\n\r\n", true),
     ("HTTP/1.1 200 OK\r\nx-session: a=KEY; Path=/\r\ncontent-length: 0\r\n\r\n", true),
     (
-        "HTTP/1.1 200 OK\r\nx-request-id: KEYKEY\r\nx-again: KEY\r\nx-again: KEY\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nx-request-id: KEYKEY\r\nx-again: KEY\r\nx-again: KEY\r\n\
+         content-length: 0\r\n\r\n",
         true,
     ),
     ("HTTP/1.1 200 OK\r\nKEY: a name\r\ncontent-length: 2\r\n\r\nok", false),
     ("HTTP/1.1 200 KEY\r\ncontent-length: 2\r\n\r\nok", false),
     (
-        "HTTP/1.1 103 Early Hints\r\nlink: </KEY>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 103 Early Hints\r\nlink: </KEY>; rel=preload\r\n\r\n\
+         HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
         false,
     ),
     (
@@ -48,24 +53,29 @@ const REFLECTIONS: [(&str, bool); 18] = [
         false,
     ),
     (
-        "HTTP/1.1 102 Processing KEY\r\nx-a: KEY\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: LEN\r\n\r\nKEY",
+        "HTTP/1.1 102 Processing KEY\r\nx-a: KEY\r\n\r\n\
+         HTTP/1.1 200 OK\r\ncontent-length: LEN\r\n\r\nKEY",
         true,
     ),
     (
-        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\nCHUNKS",
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n\
+         CHUNKS",
         true,
     ),
     ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;x=KEY\r\nok\r\n0\r\n\r\n", false),
     (
-        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-key\r\n\r\n2\r\nok\r\n0\r\nx-key: KEY\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-key\r\n\r\n\
+         2\r\nok\r\n0\r\nx-key: KEY\r\n\r\n",
         true,
     ),
     (
-        "HTTP/1.1 500 Internal Server Error\r\ncontent-type: text/html\r\ncontent-length: LEN\r\n\r\n<b>Authorization: Bearer KEY</b>",
+        "HTTP/1.1 500 Internal Server Error\r\ncontent-type: text/html\r\n\
+         content-length: LEN\r\n\r\n<b>Authorization: Bearer KEY</b>",
         true,
     ),
     (
-        "HTTP/1.1 502 Bad Gateway\r\ncontent-encoding: identity\r\ncontent-length: LEN\r\n\r\nKEY KEY KEY",
+        "HTTP/1.1 502 Bad Gateway\r\ncontent-encoding: identity\r\ncontent-length: LEN\r\n\r\n\
+         KEY KEY KEY",
         true,
     ),
 ];
@@ -168,8 +178,10 @@ fn c5_no_redirect_is_followed_and_none_carries_the_key_elsewhere() {
                 // curl sends its credential to every redirect target: a placeholder, which is
                 // refused there.
                 let script = format!(
-                    "curl -sS -L --max-redirs 3 --location-trusted -w ' %{{http_code}} %{{num_redirects}}' \
-                     -H \"authorization: Bearer $LAB_API_KEY\" 'https://{HOST}/redirect/{code}?to={encoded}'; true"
+                    "curl -sS -L --max-redirs 3 --location-trusted \
+                     -w ' %{{http_code}} %{{num_redirects}}' \
+                     -H \"authorization: Bearer $LAB_API_KEY\" \
+                     'https://{HOST}/redirect/{code}?to={encoded}'; true"
                 );
                 let outcome = lab
                     .sandbox(&policy(lab))

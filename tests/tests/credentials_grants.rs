@@ -22,8 +22,13 @@ fn c6_narrow_rules_keep_endpoints_that_mint_keys_out_of_reach() {
         Lab::test(|lab| {
             let name = service["name"].as_str().unwrap();
             let host = service["hosts"][0].as_str().unwrap();
-            let credential = json!({ "key": { "file": lab.key_file() },
-                "endpoints": [{ "methods": ["GET", "POST"], "paths": ["/v1/chat/completions", "/repos/mine/only/issues"] }] });
+            let credential = json!({
+                "key": { "file": lab.key_file() },
+                "endpoints": [{
+                    "methods": ["GET", "POST"],
+                    "paths": ["/v1/chat/completions", "/repos/mine/only/issues"],
+                }],
+            });
             let policy =
                 json!({ "network": { "allow": [host] }, "credentials_v2": { name: credential } });
             let mints: Vec<&str> = service["mints"]

@@ -15,8 +15,8 @@ fn policy(lab: &Lab) -> Value {
 }
 
 /// A client that asks once for each line of its standard input.
-const ASK_EACH_LINE: &str = "n=0; while read line; do n=$((n+1)); curl -sS -o /dev/null https://HOST/v1/$line && echo \
-     \"asked $n\"; done";
+const ASK_EACH_LINE: &str = "n=0; while read line; do n=$((n+1)); \
+    curl -sS -o /dev/null https://HOST/v1/$line && echo \"asked $n\"; done";
 
 #[test]
 fn a_key_in_a_file_is_rotated_without_a_restart_and_a_broken_file_keeps_the_old() {
@@ -89,7 +89,8 @@ import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 own = {os.getpid(), os.getppid()}
-numbers = set(range(1, 300)) | {int(name) for name in os.listdir('/proc') if name.isdigit()} | {int(n) for n in sys.argv[1:]}
+numbers = set(range(1, 300)) | {int(n) for n in sys.argv[1:]}
+numbers |= {int(name) for name in os.listdir('/proc') if name.isdigit()}
 class Vector(ctypes.Structure): _fields_ = [('base', ctypes.c_void_p), ('length', ctypes.c_size_t)]
 def maps(pid):
     with open(f'/proc/{pid}/maps') as lines:
@@ -106,14 +107,16 @@ for pid in sorted(numbers):
             for start, end in spans:
                 try:
                     memory.seek(start)
-                    if needle in memory.read(min(end - start, 1 << 26)) and pid != os.getpid(): print('KEY IN', pid)
+                    found = needle in memory.read(min(end - start, 1 << 26))
+                    if found and pid != os.getpid(): print('KEY IN', pid)
                 except (OSError, OverflowError, ValueError): pass
     except OSError: spans = []
     buffer = ctypes.create_string_buffer(4096)
     local = Vector(ctypes.addressof(buffer), 4096)
     for start, end in spans[:1] or [(0x400000, 0x401000)]:
         remote = Vector(start, 4096)
-        if libc.process_vm_readv(pid, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0) > 0: ways.append('process_vm_readv')
+        read = libc.process_vm_readv(pid, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0)
+        if read > 0: ways.append('process_vm_readv')
     if pid not in own and libc.ptrace(16, pid, None, None) == 0:
         ways.append('ptrace'); os.waitpid(pid, 0x40000000); libc.ptrace(17, pid, None, None)
     try: descriptor = os.pidfd_open(pid)

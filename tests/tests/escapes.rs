@@ -162,7 +162,8 @@ address = socket.getaddrinfo('{HOST}', 443, socket.AF_INET)[0][4]
 other = socket.getaddrinfo('other.example.test', 443, socket.AF_INET)[0][4]
 def resets():
     for n in range(600):
-        s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+        s = socket.socket()
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
         s.setblocking(False)
         try: s.connect(other)
         except BlockingIOError: pass
@@ -202,7 +203,8 @@ try:
     s.sendto(head, 0x20000000, address)
     print(s.recv(100).split(b'\r\n')[0])
 except OSError as e: print('fast open', e)
-s = socket.socket(); s.settimeout(10); s.setsockopt(socket.IPPROTO_TCP, 30, 1); s.connect(address); s.sendall(head)
+s = socket.socket(); s.settimeout(10); s.setsockopt(socket.IPPROTO_TCP, 30, 1)
+s.connect(address); s.sendall(head)
 print(s.recv(100).split(b'\r\n')[0])
 s = socket.socket(); s.setblocking(False)
 try: s.connect(address)

@@ -23,8 +23,11 @@ def connect(alpn=None, patience=20):
     return context.wrap_socket(s, server_hostname=HOST)
 def frame(kind, flags, stream, payload=b''):
     return struct.pack('>I', len(payload))[1:] + struct.pack('>BBI', kind, flags, stream) + payload
-DATA, HEADERS, PRIORITY, RST, SETTINGS, PING, GOAWAY, WINDOW, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
-def text(value): return bytes([len(value)]) + value if len(value) < 127 else b'\x7f' + varint(len(value) - 127) + value
+DATA, HEADERS, PRIORITY, RST, SETTINGS, PING = 0, 1, 2, 3, 4, 6
+GOAWAY, WINDOW, CONTINUATION = 7, 8, 9
+def text(value):
+    if len(value) < 127: return bytes([len(value)]) + value
+    return b'\x7f' + varint(len(value) - 127) + value
 def varint(number):
     out = b''
     while number >= 128: out += bytes([number & 127 | 128]); number >>= 7
@@ -96,13 +99,15 @@ fn x1_thousands_of_random_names_cost_bounded_memory() {
         let mut policy = policy(lab, json!({}));
         policy["network"]["allow"] = json!([HOST, "*.flood.test"]);
         let program = r#"
-# A name that has its certificate goes on; one that has none would have to wait until the flood's pace allows another.
+# A name that has its certificate goes on; one without would wait until the flood's pace allows
+# another.
 served('before')
 context = ssl.create_default_context()
 address = socket.getaddrinfo('a.flood.test', 443, socket.AF_INET)[0][4]
 for number in range(2000):
     out = ssl.MemoryBIO()
-    tls = context.wrap_bio(ssl.MemoryBIO(), out, server_hostname=f'{os.urandom(8).hex()}.flood.test')
+    name = f'{os.urandom(8).hex()}.flood.test'
+    tls = context.wrap_bio(ssl.MemoryBIO(), out, server_hostname=name)
     try: tls.do_handshake()
     except ssl.SSLWantReadError: pass
     s = socket.create_connection(address, 20)
@@ -120,17 +125,23 @@ fn x2_floods_of_frames_are_cut_off_or_borne() {
         lab.audit_may_be_lost();
         let program = r#"
 flood('rapid reset', h2(), (
-    b''.join(frame(HEADERS, 5, n, head()) + frame(RST, 0, n, struct.pack('>I', 8)) for n in range(1 + 2 * b, 201 + 2 * b, 2))
+    b''.join(frame(HEADERS, 5, n, head()) + frame(RST, 0, n, struct.pack('>I', 8))
+             for n in range(1 + 2 * b, 201 + 2 * b, 2))
     for b in range(0, 20000, 100)))
-flood('continuation', h2(), [frame(HEADERS, 1, 1, head())] + [frame(CONTINUATION, 0, 1, b'\x00' + text(b'x-a') + text(b'b' * 100)) for n in range(50000)])
-flood('empty continuation', h2(), [frame(HEADERS, 1, 1, head())] + [frame(CONTINUATION, 0, 1) * 100 for n in range(1000)])
+large = frame(CONTINUATION, 0, 1, b'\x00' + text(b'x-a') + text(b'b' * 100))
+flood('continuation', h2(), [frame(HEADERS, 1, 1, head())] + [large] * 50000)
+empty = frame(CONTINUATION, 0, 1) * 100
+flood('empty continuation', h2(), [frame(HEADERS, 1, 1, head())] + [empty] * 1000)
 flood('settings', h2(), [frame(SETTINGS, 0, 0, struct.pack('>HI', 4, 65535)) * 100] * 1000)
 flood('ping', h2(), [frame(PING, 0, 0, b'12345678') * 100] * 1000)
-flood('empty data', h2(), [frame(HEADERS, 4, 1, head(b'/upload')[:0] + b'\x83' + head(b'/upload')[1:])] + [frame(DATA, 0, 1) * 100] * 1000)
+upload = frame(HEADERS, 4, 1, b'\x83' + head(b'/upload')[1:])
+flood('empty data', h2(), [upload] + [frame(DATA, 0, 1) * 100] * 1000)
 flood('priority', h2(), [frame(PRIORITY, 0, 1, struct.pack('>IB', 0, 1)) * 100] * 1000)
 flood('header table', h2(struct.pack('>HI', 1, 1 << 30)), [frame(HEADERS, 5, 1, head())])
 bomb = b'\x40' + text(b'x-bomb') + text(b'z' * 3000) + b'\xbe' * 60000
-flood('hpack bomb', h2(), [frame(HEADERS, 1, 1, head() + bomb[:16000])] + [frame(CONTINUATION, 0, 1, bomb[at:at + 16000]) for at in range(16000, len(bomb), 16000)])
+rest = [bomb[at:at + 16000] for at in range(16000, len(bomb), 16000)]
+flood('hpack bomb', h2(), [frame(HEADERS, 1, 1, head() + bomb[:16000])]
+      + [frame(CONTINUATION, 0, 1, part) for part in rest])
 "#;
         survives(lab, &policy(lab, json!({ "idle_timeout_seconds": 5 })), program);
     });
@@ -197,11 +208,19 @@ def held(make):
 def slow_head():
     s = connect(); s.sendall(b'GET / HTTP/1.1\r\nx-a: '); return s
 def slow_body():
-    s = connect(); s.sendall(b'POST /upload HTTP/1.1\r\nhost: api.example.test\r\ncontent-length: 1000\r\n\r\nabc'); return s
+    s = connect()
+    s.sendall(b'POST /upload HTTP/1.1\r\nhost: api.example.test\r\n'
+              b'content-length: 1000\r\n\r\nabc')
+    return s
 def slow_read():
-    s = connect(); s.sendall(b'GET /bytes/50000000 HTTP/1.1\r\nhost: api.example.test\r\n\r\n'); return s
+    s = connect()
+    s.sendall(b'GET /bytes/50000000 HTTP/1.1\r\nhost: api.example.test\r\n\r\n')
+    return s
 def idle():
-    s = connect(); s.sendall(b'GET /x HTTP/1.1\r\nhost: api.example.test\r\n\r\n'); s.recv(10); return s
+    s = connect()
+    s.sendall(b'GET /x HTTP/1.1\r\nhost: api.example.test\r\n\r\n')
+    s.recv(10)
+    return s
 def no_handshake():
     s = socket.create_connection((HOST, 443), 20); s.sendall(b'\x16\x03\x01\x02\x00\x01'); return s
 def silent():
@@ -285,19 +304,30 @@ def mutilated(seed):
         at, kind = chance.randrange(len(seed) + 1), chance.randrange(5)
         if kind == 0: seed[at:at + 1] = bytes([chance.randrange(256)])
         elif kind == 1: del seed[at:at + chance.randrange(1, 9)]
-        elif kind == 2: seed[at:at] = chance.choice((b'\r\n', b'\0', b' ', b'\n', b':', b'\xff' * 9, b'chunked', b'%00', b'%2e%2e/', b'\t', b';'))
+        elif kind == 2:
+            seed[at:at] = chance.choice((b'\r\n', b'\0', b' ', b'\n', b':', b'\xff' * 9, b'chunked',
+                                         b'%00', b'%2e%2e/', b'\t', b';'))
         elif kind == 3: seed[at:at] = seed[chance.randrange(len(seed) + 1):][:chance.randrange(64)]
         else: del seed[at:]
         if not seed: seed = bytearray(b'\0')
     return bytes(seed)
-H1 = (b'GET /served HTTP/1.1\r\nhost: api.example.test\r\nx-a: b, c\r\ncookie: a=b; c=d\r\nte: trailers\r\n\r\n',
-      b'POST /x?a=b&c=%20 HTTP/1.1\r\nHost: api.example.test\r\nTransfer-Encoding: chunked\r\nTrailer: x-t\r\n\r\n4;e="f"\r\nabcd\r\n0\r\nx-t: u\r\n\r\n',
-      b'PUT /%2e%2e/a;b//c HTTP/1.1\r\nhost: api.example.test:443\r\nauthorization: Basic dTpw\r\ncontent-length: 3\r\nexpect: 100-continue\r\n\r\nabc',
-      b'GET /ws HTTP/1.1\r\nhost: api.example.test\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n',
+H1 = (b'GET /served HTTP/1.1\r\nhost: api.example.test\r\nx-a: b, c\r\ncookie: a=b; c=d\r\n'
+      b'te: trailers\r\n\r\n',
+      b'POST /x?a=b&c=%20 HTTP/1.1\r\nHost: api.example.test\r\nTransfer-Encoding: chunked\r\n'
+      b'Trailer: x-t\r\n\r\n4;e="f"\r\nabcd\r\n0\r\nx-t: u\r\n\r\n',
+      b'PUT /%2e%2e/a;b//c HTTP/1.1\r\nhost: api.example.test:443\r\n'
+      b'authorization: Basic dTpw\r\ncontent-length: 3\r\nexpect: 100-continue\r\n\r\nabc',
+      b'GET /ws HTTP/1.1\r\nhost: api.example.test\r\nconnection: Upgrade\r\n'
+      b'upgrade: websocket\r\nsec-websocket-version: 13\r\n'
+      b'sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n',
       b'GET http://api.example.test/served HTTP/1.1\r\nhost: api.example.test\r\n\r\n')
-H2 = (frame(SETTINGS, 0, 0, struct.pack('>HI', 4, 65535)) + frame(HEADERS, 5, 1, head(b'/served')) + frame(WINDOW, 0, 0, struct.pack('>I', 9)),
-      frame(SETTINGS, 0, 0) + frame(HEADERS, 4, 1, b'\x83' + head(b'/x')[1:]) + frame(DATA, 0, 1, b'abc') + frame(DATA, 1, 1, b'def'),
-      frame(SETTINGS, 0, 0) + frame(HEADERS, 1, 1, head(b'/x')) + frame(CONTINUATION, 4, 1, b'\x40' + text(b'x-a') + text(b'b')) + frame(PING, 0, 0, b'12345678') + frame(RST, 0, 1, b'\0\0\0\x08'))
+H2 = (frame(SETTINGS, 0, 0, struct.pack('>HI', 4, 65535)) + frame(HEADERS, 5, 1, head(b'/served'))
+      + frame(WINDOW, 0, 0, struct.pack('>I', 9)),
+      frame(SETTINGS, 0, 0) + frame(HEADERS, 4, 1, b'\x83' + head(b'/x')[1:])
+      + frame(DATA, 0, 1, b'abc') + frame(DATA, 1, 1, b'def'),
+      frame(SETTINGS, 0, 0) + frame(HEADERS, 1, 1, head(b'/x'))
+      + frame(CONTINUATION, 4, 1, b'\x40' + text(b'x-a') + text(b'b'))
+      + frame(PING, 0, 0, b'12345678') + frame(RST, 0, 1, b'\0\0\0\x08'))
 def hello():
     out = ssl.MemoryBIO()
     tls = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), out, server_hostname=HOST)
@@ -318,13 +348,16 @@ for number in range(120):
     for protocol in 'http/1.1', 'h2':
         context = ssl.create_default_context(); context.set_alpn_protocols([protocol])
         s = context.wrap_socket(socket.create_connection((HOST, 443), 20), server_hostname=HOST)
-        if protocol == 'h2': say(s, b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + mutilated(chance.choice(H2)))
+        if protocol == 'h2':
+            say(s, b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + mutilated(chance.choice(H2)))
         else: say(s, mutilated(chance.choice(H1)))
     say(socket.create_connection((HOST, 443), 20), mutilated(hello()))
     say(socket.create_connection(plain, 20), mutilated(chance.choice(H1)))
     query = mutilated(QUERY)
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('192.0.2.53', 53)); say(s, query)
-    say(socket.create_connection(('192.0.2.53', 53), 20), mutilated(struct.pack('>H', len(QUERY)) + QUERY))
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('192.0.2.53', 53))
+    say(s, query)
+    say(socket.create_connection(('192.0.2.53', 53), 20),
+        mutilated(struct.pack('>H', len(QUERY)) + QUERY))
 "#;
         survives(lab, &policy, program);
     });
@@ -388,7 +421,8 @@ fn x8_large_answers_through_the_search_for_keys_are_not_collected() {
 import threading
 def one():
     s = connect(patience=60)
-    s.sendall(b'GET /bytes/20000000 HTTP/1.1\r\nhost: api.example.test\r\nconnection: close\r\n\r\n')
+    s.sendall(b'GET /bytes/20000000 HTTP/1.1\r\nhost: api.example.test\r\n'
+              b'connection: close\r\n\r\n')
     total = 0
     while (piece := s.recv(65536)): total += len(piece)
     assert total > 20000000, total

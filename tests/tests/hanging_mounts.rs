@@ -47,8 +47,8 @@ impl Drop for Silent {
 }
 
 fn policy(file: &Path) -> Value {
-    json!({ "network": { "allow": [HOST] },
-            "credentials_v2": { "lab": { "key": { "file": file }, "hosts": [HOST], "env": "LAB_API_KEY" } } })
+    let credential = json!({ "key": { "file": file }, "hosts": [HOST], "env": "LAB_API_KEY" });
+    json!({ "network": { "allow": [HOST] }, "credentials_v2": { "lab": credential } })
 }
 
 /// Sends one request, and returns the key that the origin got.

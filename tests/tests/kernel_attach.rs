@@ -15,10 +15,13 @@ def tcp(family, to):
     s = socket.socket(family, socket.SOCK_STREAM); s.settimeout(2); s.connect(to); return s
 def udp(family, to):
     s = socket.socket(family, socket.SOCK_DGRAM); s.connect(to); return s
-listener = socket.create_server(('127.0.0.1', 0)); own = tcp(socket.AF_INET, listener.getsockname()); accepted, _ = listener.accept()
+listener = socket.create_server(('127.0.0.1', 0))
+own = tcp(socket.AF_INET, listener.getsockname()); accepted, _ = listener.accept()
 sockets = {
-    'tcp4': tcp(socket.AF_INET, ('203.0.113.9', 443)), 'tcp6': tcp(socket.AF_INET6, ('2001:db8::9', 443)),
-    'mapped': tcp(socket.AF_INET6, ('::ffff:203.0.113.9', 443)), 'udp4': udp(socket.AF_INET, ('203.0.113.9', 9)),
+    'tcp4': tcp(socket.AF_INET, ('203.0.113.9', 443)),
+    'tcp6': tcp(socket.AF_INET6, ('2001:db8::9', 443)),
+    'mapped': tcp(socket.AF_INET6, ('::ffff:203.0.113.9', 443)),
+    'udp4': udp(socket.AF_INET, ('203.0.113.9', 9)),
     'udp6': udp(socket.AF_INET6, ('2001:db8::9', 9)), 'own': own,
 }
 print('open', flush=True)
@@ -83,8 +86,9 @@ const OPTIONS: &str = r"
 import socket, subprocess
 V4, V6 = socket.AF_INET, socket.AF_INET6
 IP, IP6, SOL = socket.IPPROTO_IP, socket.IPPROTO_IPV6, socket.SOL_SOCKET
-options = [(SOL, 36, 7, 'SO_MARK'), (SOL, 25, b'inside\0', 'SO_BINDTODEVICE'), (IP, 19, 1, 'IP_TRANSPARENT'), (IP, 15, 1, 'IP_FREEBIND'),
-    (IP, 50, 2 << 24, 'IP_UNICAST_IF'), (IP, 4, bytes([131, 7, 4, 203, 0, 113, 9, 0]), 'source route'), (SOL, 5, 1, 'SO_DONTROUTE'),
+options = [(SOL, 36, 7, 'SO_MARK'), (SOL, 25, b'inside\0', 'SO_BINDTODEVICE'),
+    (IP, 19, 1, 'IP_TRANSPARENT'), (IP, 15, 1, 'IP_FREEBIND'), (IP, 50, 2 << 24, 'IP_UNICAST_IF'),
+    (IP, 4, bytes([131, 7, 4, 203, 0, 113, 9, 0]), 'source route'), (SOL, 5, 1, 'SO_DONTROUTE'),
     (SOL, 62, 2, 'SO_BINDTOIFINDEX'), (IP, 80, 1, 'SO_ORIGINAL_DST'), (SOL, 12, 6, 'SO_PRIORITY')]
 def attempt(name, family, kind, level, option, value, bound):
     to = ('203.0.113.9', 443) if family == V4 else ('2001:db8::9', 443)
@@ -183,7 +187,8 @@ def header(flags, length, protocol=17):
     return struct.pack('!BBHHHBBH4s4s', 0x45, 0, 20 + length, 7, flags, 64, protocol, 0,
                        socket.inet_aton('10.99.0.1'), socket.inet_aton('203.0.113.9'))
 def header6(following, payload):
-    return struct.pack('!IHBB16s16s', 0x60000000, len(payload), following, 64, socket.inet_pton(socket.AF_INET6, 'fd99::1'),
+    return struct.pack('!IHBB16s16s', 0x60000000, len(payload), following, 64,
+                       socket.inet_pton(socket.AF_INET6, 'fd99::1'),
                        socket.inet_pton(socket.AF_INET6, '2001:db8::9')) + payload
 def attempts():
     for flags in (0x2000, 0x2001, 1, 3, 0x4000, 0x1fff):
@@ -191,7 +196,8 @@ def attempts():
     for protocol in (1, 2, 4, 6, 17, 41, 47, 50, 51, 132, 136, 253):
         yield raw, header(0, 24, protocol) + b'y' * 24, ('203.0.113.9', 0)
     for following in (0, 43, 44, 60, 135, 139, 253, 254):
-        yield raw6, header6(following, bytes([17, 0, 0, 1, 0, 0, 0, 7]) + b'y' * 16), ('2001:db8::9', 0, 0, 0)
+        payload = bytes([17, 0, 0, 1, 0, 0, 0, 7]) + b'y' * 16
+        yield raw6, header6(following, payload), ('2001:db8::9', 0, 0, 0)
     yield udp, b'y' * 20000, None
 for line in sys.stdin:
     sent = 0

@@ -32,12 +32,15 @@ def udp(n, family, to): socket.socket(family, socket.SOCK_DGRAM).sendto(query, t
 def connected(n, family, to):
     s = socket.socket(family, socket.SOCK_DGRAM); s.connect(to); s.send(query)
 def raw(n, family, to):
-    socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).sendto(b'\x08\0\xf7\xff\0\0\0\0', ('203.0.113.9', 0))
+    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)
+    s.sendto(b'\x08\0\xf7\xff\0\0\0\0', ('203.0.113.9', 0))
 def fast(n, family, to): socket.socket(family, socket.SOCK_STREAM).sendto(b'x', 0x20000000, to)
 V4, V6 = socket.AF_INET, socket.AF_INET6
-ways = [(tcp, V4, ('203.0.113.9', 443)), (tcp, V6, ('2001:db8::9', 443)), (tcp, V6, ('::ffff:203.0.113.9', 443)),
-        (tcp, V4, ('10.99.0.2', 9)), (tcp, V4, ('203.0.113.9', 53)), (udp, V4, ('203.0.113.9', 443)), (udp, V4, ('203.0.113.9', 53)),
-        (udp, V6, ('2001:db8::9', 53)), (udp, V6, ('::ffff:203.0.113.9', 443)), (connected, V4, ('203.0.113.9', 53)),
+ways = [(tcp, V4, ('203.0.113.9', 443)), (tcp, V6, ('2001:db8::9', 443)),
+        (tcp, V6, ('::ffff:203.0.113.9', 443)), (tcp, V4, ('10.99.0.2', 9)),
+        (tcp, V4, ('203.0.113.9', 53)), (udp, V4, ('203.0.113.9', 443)),
+        (udp, V4, ('203.0.113.9', 53)), (udp, V6, ('2001:db8::9', 53)),
+        (udp, V6, ('::ffff:203.0.113.9', 443)), (connected, V4, ('203.0.113.9', 53)),
         (connected, V6, ('2001:db8::9', 443)), (raw, V4, None), (fast, V4, ('203.0.113.9', 443))]
 def load(n):
     while not stop.is_set():

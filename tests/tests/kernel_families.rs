@@ -32,7 +32,8 @@ def answer(s):
     return 'proxied' if data.startswith(b'HTTP/1.1 403') else 'TALKED'
 def stream(family, to, before=lambda s: None):
     def do():
-        s = socket.socket(family, TCP); s.settimeout(10); before(s); s.connect(to); s.sendall(head); return answer(s)
+        s = socket.socket(family, TCP); s.settimeout(10); before(s); s.connect(to)
+        s.sendall(head); return answer(s)
     return do
 def option(level, number, value):
     def set(s):
@@ -47,16 +48,19 @@ def nonblocking():
 def fastopen():
     s = socket.socket(V4, TCP); s.sendto(head, 0x20000000, A4); return answer(s)
 def unspec(s):
-    if libc.connect(s.fileno(), struct.pack('=H14x', 0), 16): raise OSError(ctypes.get_errno(), 'AF_UNSPEC')
+    if libc.connect(s.fileno(), struct.pack('=H14x', 0), 16):
+        raise OSError(ctypes.get_errno(), 'AF_UNSPEC')
 def again():
     s = socket.socket(V4, TCP); s.settimeout(10); s.connect(('203.0.113.8', 80)); unspec(s)
     s.connect(A4); s.sendall(head); return answer(s)
 def again_denied():
-    s = socket.socket(V4, TCP); s.settimeout(10); s.connect(A4); unspec(s); s.connect(('198.51.100.66', 80))
+    s = socket.socket(V4, TCP); s.settimeout(10); s.connect(A4); unspec(s)
+    s.connect(('198.51.100.66', 80))
 way('tcp4', stream(V4, A4)); way('tcp6', stream(V6, A6)); way('mapped', stream(V6, MAPPED))
 way('nonblocking', nonblocking); way('fastopen', fastopen)
 way('fastopen_connect', stream(V4, A4, option(socket.IPPROTO_TCP, 30, 1)))
-way('bind4', stream(V4, A4, lambda s: s.bind(('0.0.0.0', 0)))); way('bind6', stream(V6, A6, lambda s: s.bind(('::', 0))))
+way('bind4', stream(V4, A4, lambda s: s.bind(('0.0.0.0', 0))))
+way('bind6', stream(V6, A6, lambda s: s.bind(('::', 0))))
 way('mark', stream(V4, A4, option(socket.SOL_SOCKET, 36, 7)))
 way('transparent', stream(V4, A4, option(socket.IPPROTO_IP, 19, 1)))
 way('device', stream(V4, A4, option(socket.SOL_SOCKET, 25, b'lo\0')))
@@ -64,8 +68,11 @@ way('v6only', stream(V6, A6, option(socket.IPPROTO_IPV6, 26, 1))); way('unspec_a
 way('unspec_denied', again_denied)
 for family, to in ((V4, ('198.51.100.7', 80)), (V6, ('::ffff:198.51.100.8', 80))):
     way('denied', stream(family, to))
-QUERY = struct.pack('>HHHHHH', 0x77, 0x0100, 1, 0, 0, 0) + b'\4good\4test\0' + struct.pack('>HH', 1, 1)
-def resolved(data): return 'resolved' if data[:2] == QUERY[:2] and data[-4:-2] in (b'\xc6\x12', b'\xc6\x13') else repr(data)
+QUERY = (struct.pack('>HHHHHH', 0x77, 0x0100, 1, 0, 0, 0) + b'\4good\4test\0'
+         + struct.pack('>HH', 1, 1))
+def resolved(data):
+    synthetic = data[-4:-2] in (b'\xc6\x12', b'\xc6\x13')
+    return 'resolved' if data[:2] == QUERY[:2] and synthetic else repr(data)
 def dns(family, server, connected):
     def do():
         s = socket.socket(family, UDP); s.settimeout(10)
@@ -73,14 +80,17 @@ def dns(family, server, connected):
         s.sendto(QUERY, (server, 53)); data, source = s.recvfrom(512)
         return resolved(data) if source[:2] == (server, 53) else repr(source)
     return do
-for family, server in ((V4, '8.8.8.8'), (V4, '203.0.113.53'), (V6, '2001:4860:4860::8888'), (V6, '::ffff:203.0.113.53')):
+for family, server in ((V4, '8.8.8.8'), (V4, '203.0.113.53'), (V6, '2001:4860:4860::8888'),
+                       (V6, '::ffff:203.0.113.53')):
     for connected in (False, True): way('dns', dns(family, server, connected))
 def dns_tcp():
-    s = socket.create_connection(('203.0.113.53', 53), 10); s.sendall(struct.pack('>H', len(QUERY)) + QUERY); return resolved(s.recv(512)[2:])
+    s = socket.create_connection(('203.0.113.53', 53), 10)
+    s.sendall(struct.pack('>H', len(QUERY)) + QUERY); return resolved(s.recv(512)[2:])
 way('dns', dns_tcp)
 def two_servers():
-    # As musl does: both questions to both servers on one socket, the first answer to each from any of them.
-    s = socket.socket(V4, UDP); s.settimeout(10); s.bind(('0.0.0.0', 0)); servers = ['203.0.113.53', '203.0.113.54']
+    # As musl does: both questions to both servers on one socket; the first answer to each counts.
+    s = socket.socket(V4, UDP); s.settimeout(10); s.bind(('0.0.0.0', 0))
+    servers = ['203.0.113.53', '203.0.113.54']
     four, six = QUERY, struct.pack('>H', 0x78) + QUERY[2:-4] + struct.pack('>HH', 28, 1)
     for server in servers:
         for query in (four, six): s.sendto(query, (server, 53))
@@ -95,25 +105,33 @@ def connected(family, to):
     def do(): s = socket.socket(family, UDP); s.connect(to); s.send(b'x')
     return do
 def elsewhere():
-    s = socket.socket(V4, UDP); s.connect(('203.0.113.53', 53)); s.sendto(b'x', ('203.0.113.9', 443))
+    s = socket.socket(V4, UDP); s.connect(('203.0.113.53', 53))
+    s.sendto(b'x', ('203.0.113.9', 443))
 def reconnected():
-    s = socket.socket(V4, UDP); s.connect(('203.0.113.53', 53)); unspec(s); s.connect(('203.0.113.9', 443)); s.send(b'x')
+    s = socket.socket(V4, UDP); s.connect(('203.0.113.53', 53)); unspec(s)
+    s.connect(('203.0.113.9', 443)); s.send(b'x')
 def info():
     s = socket.socket(V4, UDP)
-    s.sendmsg([b'x'], [(socket.IPPROTO_IP, 8, struct.pack('=I4s4s', 1, bytes(4), bytes(4)))], 0, ('203.0.113.9', 443))
-for family, to in ((V4, ('203.0.113.9', 443)), (V6, ('2001:db8::9', 443)), (V6, ('::ffff:203.0.113.9', 443))):
+    ancillary = (socket.IPPROTO_IP, 8, struct.pack('=I4s4s', 1, bytes(4), bytes(4)))
+    s.sendmsg([b'x'], [ancillary], 0, ('203.0.113.9', 443))
+for family, to in ((V4, ('203.0.113.9', 443)), (V6, ('2001:db8::9', 443)),
+                   (V6, ('::ffff:203.0.113.9', 443))):
     way('udp', datagram(family, to)); way('udp', connected(family, to))
 way('udp', elsewhere); way('udp', reconnected); way('udp', info)
 make = lambda *a: (lambda: socket.socket(*a) and None)
 for protocol in (1, 2, 6, 17, 47, 132, 255): way('raw', make(V4, socket.SOCK_RAW, protocol))
 for protocol in (58, 17, 255): way('raw', make(V6, socket.SOCK_RAW, protocol))
 way('ping', make(V4, UDP, 1)); way('ping', make(V6, UDP, 58))
-for kind, protocol in ((TCP, 262), (TCP, 132), (socket.SOCK_SEQPACKET, 132), (UDP, 136), (6, 33), (TCP, 256)):
+for kind, protocol in ((TCP, 262), (TCP, 132), (socket.SOCK_SEQPACKET, 132), (UDP, 136),
+                       (6, 33), (TCP, 256)):
     way('protocol', make(V4, kind, protocol)); way('protocol', make(V6, kind, protocol))
 if 'families' in sys.argv:
-    way('packet', make(17, socket.SOCK_RAW, 0)); way('packet', make(17, UDP, 0)); way('packet', make(V4, 10, 0x300))
-    for family in (29, 30, 31, 38, 40, 42, 43, 44): way('family', make(family, TCP, 0)); way('family', make(family, socket.SOCK_SEQPACKET, 0))
-    for protocol in (4, 9, 12, 15, 16): way('netlink', make(socket.AF_NETLINK, socket.SOCK_RAW, protocol))
+    way('packet', make(17, socket.SOCK_RAW, 0)); way('packet', make(17, UDP, 0))
+    way('packet', make(V4, 10, 0x300))
+    for family in (29, 30, 31, 38, 40, 42, 43, 44):
+        way('family', make(family, TCP, 0)); way('family', make(family, socket.SOCK_SEQPACKET, 0))
+    for protocol in (4, 9, 12, 15, 16):
+        way('netlink', make(socket.AF_NETLINK, socket.SOCK_RAW, protocol))
     way('abstract', lambda: socket.socket(socket.AF_UNIX).connect('\0' + sys.argv[1]))
 print('end')
 ";
@@ -428,7 +446,8 @@ fn d5_answers_of_the_sandboxs_own_making_lead_nowhere() {
         let policy = lab.governed("api.example.test", json!([{ "methods": [], "paths": ["/"] }]));
         // The sandbox claims that a name has an attacker's address: the interceptor resolves the
         // name itself.
-        let script = "curl -sS --max-time 20 --resolve api.example.test:443:203.0.113.66 https://api.example.test/x";
+        let script = "curl -sS --max-time 20 --resolve api.example.test:443:203.0.113.66 \
+                      https://api.example.test/x";
         let outcome = lab.sandbox(&policy).at_origin("api.example.test").shell(script);
         for seen in lab.seen() {
             assert_eq!(
@@ -441,7 +460,8 @@ fn d5_answers_of_the_sandboxs_own_making_lead_nowhere() {
         assert!(lab.seen().len() <= 1);
         // The sandbox claims that a denied name has the synthetic address of an allowed one.
         let script = "address=$(getent ahostsv4 api.example.test | head -1 | cut -d' ' -f1); \
-                      curl -sS --max-time 20 --resolve evil.test:443:$address https://evil.test/x -o body -w '%{http_code}'; grep -o '\"type\":\"[a-z_]*\"' body";
+                      curl -sS --max-time 20 --resolve evil.test:443:$address https://evil.test/x \
+                           -o body -w '%{http_code}'; grep -o '\"type\":\"[a-z_]*\"' body";
         let before = lab.seen().len();
         let outcome = lab
             .sandbox(&policy)

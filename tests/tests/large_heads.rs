@@ -84,8 +84,10 @@ def room():
     h = H2(); h.s.sendall(frame(WINDOW, 0, 0, struct.pack('>I', 1 << 20))); return h
 def good(h, stream):
     h.head(stream, block(b'GET', b'/good'), end=True); print(h.answer(stream)[0])
-large = lambda number: block(b'GET', b'/large', [(b'x-%d' % n, b'x' * 10000) for n in range(number)])
-bomb = lambda times: block(b'GET', b'/bomb') + b'\\x40' + text(b'x') + text(b'x' * 3000) + b'\\xbe' * times
+def large(number):
+    return block(b'GET', b'/large', [(b'x-%d' % n, b'x' * 10000) for n in range(number)])
+def bomb(times):
+    return block(b'GET', b'/bomb') + b'\\x40' + text(b'x') + text(b'x' * 3000) + b'\\xbe' * times
 def said(answer): print(answer[0], b'limits.header_bytes' in answer[1])
 ";
     program(HOST, &format!("{room}{way}"))
@@ -94,7 +96,8 @@ def said(answer): print(answer[0], b'limits.header_bytes' in answer[1])
 #[test]
 fn what_the_library_answers_by_itself_is_explained_and_the_connection_goes_on() {
     let way = r"
-for head in (large(62), bomb(220), block(b'GET', b'/many', [(b'x-%d' % n, b'') for n in range(24600)])):
+many = block(b'GET', b'/many', [(b'x-%d' % n, b'') for n in range(24600)])
+for head in (large(62), bomb(220), many):
     h = room(); h.head(1, head, end=True); said(h.answer(1))
     # A request whose body is still to come is reset, without an error.
     h.head(3, head); said(h.answer(3)); kind, flags, stream, code = h.next()
@@ -116,7 +119,8 @@ fn an_explanation_fits_the_windows_of_its_client() {
     // Without a window for a body, only the header fields tell.
     let way = r"
 h = H2(); h.head(1, large(62), end=True); print(h.answer(1)); good(h, 3)
-h = room(); h.s.sendall(frame(SETTINGS, 0, 0, struct.pack('>HI', 4, 10))); h.head(1, large(62), end=True)
+h = room(); h.s.sendall(frame(SETTINGS, 0, 0, struct.pack('>HI', 4, 10)))
+h.head(1, large(62), end=True)
 print(h.answer(1))
 h = H2(); h.head(1, large(400), end=True); said(h.answer(1))
 ";

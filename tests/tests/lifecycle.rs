@@ -272,7 +272,9 @@ fn a_policy_that_does_not_parse_says_where_and_starts_nothing() {
         (r#"{ "netwrok": {} }"#, vec!["netwrok"]),
         (r#"{ "network": { "allow": ["10.0.0.0/33"] } }"#, vec!["/network/allow/0"]),
         (
-            r#"{ "network": { "alow": [] }, "credentials_v2": { "openai": { "key": "k", "endpoints": [{ "methods": ["GET"], "paths": ["no-slash"] }] } } }"#,
+            r#"{ "network": { "alow": [] },
+                 "credentials_v2": { "openai": { "key": "k",
+                   "endpoints": [{ "methods": ["GET"], "paths": ["no-slash"] }] } } }"#,
             vec!["/network", "alow", "/credentials_v2/openai/endpoints/0/paths/0"],
         ),
         (

@@ -110,7 +110,8 @@ fn x1_names_beyond_the_mint_rate_do_not_hurt_a_name_already_served() {
         policy["network"]["allow"] = json!(["*.example.test"]);
         let script = format!(
             "curl -sS -o /dev/null https://{HOST}/first || exit 1\n\
-             for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do curl -sk -o /dev/null --max-time 2 https://n$n.example.test/; done\n\
+             for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do \
+             curl -sk -o /dev/null --max-time 2 https://n$n.example.test/; done\n\
              curl -sS -o /dev/null -w '%{{http_code}}\\n' https://{HOST}/last"
         );
         let sandbox =
@@ -239,7 +240,8 @@ fn a_tunnel_is_cut_when_its_bytes_are_used_up() {
         });
         let script = format!(
             "curl -sSk -o /dev/null https://{HOST}/small || exit 1\n\
-             head -c 1000000 /dev/zero | curl -sSk -o /dev/null --data-binary @- https://{HOST}/upload && exit 2\n\
+             head -c 1000000 /dev/zero | curl -sSk -o /dev/null --data-binary @- \
+             https://{HOST}/upload && exit 2\n\
              curl -sSk -o /dev/null --max-time 5 https://{HOST}/after && exit 3\n\
              echo cut"
         );

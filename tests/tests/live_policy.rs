@@ -13,8 +13,8 @@ const HOST: &str = "api.example.test";
 const OTHER: &str = "other.example.test";
 
 fn with_key(key: &str, endpoints: &Value) -> Value {
-    json!({ "network": { "allow": [HOST] },
-            "credentials_v2": { "lab": { "key": key, "hosts": [HOST], "env": "LAB_API_KEY", "endpoints": endpoints } } })
+    json!({ "network": { "allow": [HOST] }, "credentials_v2": { "lab": {
+        "key": key, "hosts": [HOST], "env": "LAB_API_KEY", "endpoints": endpoints } } })
 }
 
 #[test]
@@ -77,8 +77,8 @@ fn r9_a_connection_in_use_when_the_policy_is_replaced_carries_no_later_request()
         let second = lab.another_key();
         // Each is the first of its policy's list, for a different account.
         let of = |name: &str, key: &str| {
-            json!({ "network": { "allow": [HOST] },
-                    "credentials_v2": { name: { "key": key, "hosts": [HOST], "env": "LAB_API_KEY" } } })
+            let credential = json!({ "key": key, "hosts": [HOST], "env": "LAB_API_KEY" });
+            json!({ "network": { "allow": [HOST] }, "credentials_v2": { name: credential } })
         };
         let (a, b) = (of("one", lab.key()), of("other", &second));
         let mut denied = a.clone();

@@ -17,8 +17,8 @@ fn o1_no_key_and_no_query_is_in_a_log_of_everything() {
             let query = lab.another_key();
             policy["network"]["allow"] = json!([HOST, "query.example.test"]);
             policy["credentials_v2"]["query"] = json!({
-                "key": { "file": lab.secret_file("query-key", &query) }, "hosts": ["query.example.test"],
-                "env": "QUERY_KEY", "inject": { "query": "key" },
+                "key": { "file": lab.secret_file("query-key", &query) },
+                "hosts": ["query.example.test"], "env": "QUERY_KEY", "inject": { "query": "key" },
             });
             let sandbox = |everything: &str| {
                 let sandbox = lab.sandbox(&policy).at_origin(HOST).at_origin("query.example.test");
@@ -129,7 +129,9 @@ fn with_json_every_line_is_an_object_from_the_first_warning_to_the_last_error() 
         policy["network"]["allow"] = json!([HOST, "10.1.2.3/8"]);
         let linked = lab.secret_file("linked-key", &lab.another_key());
         std::fs::hard_link(&linked, lab.directory().join("other-name")).unwrap();
-        policy["credentials_v2"]["linked"] = json!({ "key": { "file": linked }, "hosts": ["linked.example.test"], "env": "LINKED_KEY" });
+        policy["credentials_v2"]["linked"] = json!({
+            "key": { "file": linked }, "hosts": ["linked.example.test"], "env": "LINKED_KEY",
+        });
         let plan = Plan::https(HOST, "h2").ask("GET", "/denied");
         let outcome = lab
             .sandbox(&policy)

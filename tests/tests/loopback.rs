@@ -24,7 +24,9 @@ def stream(family, address):
     s = socket.socket(family); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     s.bind((address, 8099)); s.listen(64)
     def serve():
-        while True: c = s.accept()[0]; c.sendall(b'HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n'); c.close()
+        while True:
+            c = s.accept()[0]
+            c.sendall(b'HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n'); c.close()
     threading.Thread(target=serve, daemon=True).start()
 def datagram(family, address):
     s = socket.socket(family, socket.SOCK_DGRAM); s.bind((address, 8099))
@@ -40,7 +42,8 @@ threading.Event().wait()
 const WAYS: &str = r"
 import socket
 V4, V6, TCP, UDP = socket.AF_INET, socket.AF_INET6, socket.SOCK_STREAM, socket.SOCK_DGRAM
-for family, address in (V4, '127.0.0.1'), (V4, '0.0.0.0'), (V6, '::1'), (V6, '::ffff:127.0.0.1'), (V6, '::'):
+for family, address in ((V4, '127.0.0.1'), (V4, '0.0.0.0'), (V6, '::1'), (V6, '::ffff:127.0.0.1'),
+                        (V6, '::')):
     for kind in TCP, UDP:
         try:
             s = socket.socket(family, kind); s.settimeout(5); s.connect((address, 8099))
@@ -167,7 +170,8 @@ fn k24_run_in_the_hosts_namespace_reaches_nothing_of_it() {
     // A namespace that `run` makes is the sandbox's own, on the same host.
     let own = format!("{}\nprint('end')", WAYS.replace("8099", "9"));
     let script = "python3 -m http.server --bind 127.0.0.1 9099 >/dev/null 2>&1 & \
-                  until curl -s -o /dev/null http://127.0.0.1:9099/; do sleep 0.05; done; echo own; python3 -c \"$0\"";
+                  until curl -s -o /dev/null http://127.0.0.1:9099/; do sleep 0.05; done; \
+                  echo own; python3 -c \"$0\"";
     let mut run = host.command(binary("interceptor"));
     run.args(["run", "-q", "--profile", "unrestricted", "--", "sh", "-c", script, &own]);
     assert_eq!(said(&mut run), format!("own\n{REFUSED}end\n"));

@@ -56,8 +56,9 @@ fn a_command_sees_what_it_sees_when_typed_alone() {
         let tool = account.file("tools/own-tool", "#!/bin/sh\necho the own tool\n");
         fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
         account.directory(Path::new("project/deep"));
-        let before = "umask 007; cd project/deep; ulimit -Sn 77; ulimit -Hn 99; ulimit -c 0; ulimit \
-                      -p 3000; ulimit -t 1000; trap '' USR1 HUP; renice -n 19 $$ >/dev/null; \
+        let before = "umask 007; cd project/deep; ulimit -Sn 77; ulimit -Hn 99; ulimit -c 0; \
+                      ulimit -p 3000; ulimit -t 1000; trap '' USR1 HUP; \
+                      renice -n 19 $$ >/dev/null; \
                       PATH=$HOME/tools:$PATH; export PATH LC_TIME=C MY_OWN='a b=c';";
         let alone = account.run(&format!("{before} \"$@\"; exit $?"), &["sh", "-c", SEEN]);
         let alone = out(&alone);
@@ -100,9 +101,9 @@ fn records_history_placeholders_and_files_are_the_users() {
         refused(&run(&account, &daemon, &["--", "true"]), "is not trusted yet");
         out(&interceptor("trust"));
         let script = format!(
-            "curl -sS -o /dev/null -o /dev/null -w '%{{http_code}} ' -H \"authorization: Bearer $OWN_API_KEY\" \
-             https://{HOST}/x https://{HOST}/y; echo $OWN_API_KEY; cat own.key interceptor.json a \
-             2>&1; true"
+            "curl -sS -o /dev/null -o /dev/null -w '%{{http_code}} ' \
+             -H \"authorization: Bearer $OWN_API_KEY\" https://{HOST}/x https://{HOST}/y; \
+             echo $OWN_API_KEY; cat own.key interceptor.json a 2>&1; true"
         );
         let words = ["--audit", "a", "--name", "mine", "--summary", "always", "--", "sh", "-c"];
         let output = run(&account, &daemon, &[&words[..], &[&script]].concat());
@@ -170,8 +171,9 @@ fn p8_the_operators_policies_are_used_and_never_read() {
             json!([{ "group": account.group(), "policies": [name("agent"), name("broken")] }]);
         let daemon = daemon(lab, &account, &access);
         let script = format!(
-            "curl -sS -o /dev/null -o /dev/null -w '%{{http_code}} ' -H \"authorization: Bearer $LAB_API_KEY\" \
-             https://{HOST}/x https://{HOST}/y; cat /etc/interceptor/policies/* {} 2>/dev/null; \
+            "curl -sS -o /dev/null -o /dev/null -w '%{{http_code}} ' \
+             -H \"authorization: Bearer $LAB_API_KEY\" https://{HOST}/x https://{HOST}/y; \
+             cat /etc/interceptor/policies/* {} 2>/dev/null; \
              echo $LAB_API_KEY",
             lab.directory().join("key").display()
         );

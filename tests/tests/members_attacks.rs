@@ -83,10 +83,14 @@ records = os.pipe()
 null = os.open('/dev/null', os.O_RDWR)
 kinds = {
     'null': lambda: null, 'out': lambda: write, 'records': lambda: records[1],
-    'home': lambda: os.open(os.environ['HOME'], os.O_RDONLY), 'root': lambda: os.open('/', os.O_RDONLY),
-    'path': lambda: os.open('/etc/hostname', os.O_PATH), 'file': lambda: os.open('/etc/hostname', os.O_RDONLY),
-    'tcp': lambda: socket.socket().detach(), 'udp': lambda: socket.socket(type=socket.SOCK_DGRAM).detach(),
-    'unix': lambda: socket.socketpair()[0].detach(), 'epoll': lambda: __import__('select').epoll().fileno() and os.dup(null),
+    'home': lambda: os.open(os.environ['HOME'], os.O_RDONLY),
+    'root': lambda: os.open('/', os.O_RDONLY),
+    'path': lambda: os.open('/etc/hostname', os.O_PATH),
+    'file': lambda: os.open('/etc/hostname', os.O_RDONLY),
+    'tcp': lambda: socket.socket().detach(),
+    'udp': lambda: socket.socket(type=socket.SOCK_DGRAM).detach(),
+    'unix': lambda: socket.socketpair()[0].detach(),
+    'epoll': lambda: __import__('select').epoll().fileno() and os.dup(null),
     'proc': lambda: os.open('/proc/self', os.O_RDONLY),
 }
 sent = [kinds[kind]() for kind in told['descriptors']]
@@ -372,8 +376,10 @@ fn p8_other_users_sandboxes_keys_and_records_are_out_of_reach() {
                done; kill -0 $pid 2>/dev/null && echo may signal $pid
              done
              cat {home}/own.key {home}/.local/state/interceptor/*/* 2>/dev/null
-             for cgroup in /sys/fs/cgroup/interceptor/victim* /sys/fs/cgroup/*/interceptor/victim*; do
-               echo $$ > $cgroup/cgroup.procs && echo joined; echo 1 > $cgroup/cgroup.kill && echo killed
+             for cgroup in /sys/fs/cgroup/interceptor/victim* \
+                           /sys/fs/cgroup/*/interceptor/victim*; do
+               echo $$ > $cgroup/cgroup.procs && echo joined
+               echo 1 > $cgroup/cgroup.kill && echo killed
              done 2>/dev/null; true",
             processes.join(" ")
         );
@@ -409,8 +415,8 @@ fn p8_a_process_in_a_sandbox_a_container_or_without_a_way_to_gain_rights_is_refu
             let inside = run(&account, &daemon, options, &["sh", "-c", &again]);
             assert_eq!(out(&inside), "status 125\n", "{}", text(&inside.stderr));
         }
-        let knock = "import socket, sys\ns = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
-                     print(s.makefile('rb').read().decode('latin1'))";
+        let knock = "import socket, sys\ns = socket.socket(socket.AF_UNIX); \
+                     s.connect(sys.argv[1]); print(s.makefile('rb').read().decode('latin1'))";
         for (before, why) in [
             (&["setpriv", "--no-new-privs"][..], "no_new_privs"),
             (&["unshare", "-U"], "its user namespace"),
@@ -424,8 +430,9 @@ fn p8_a_process_in_a_sandbox_a_container_or_without_a_way_to_gain_rights_is_refu
         }
         // Whoever answers at a socket that is not root's learns nothing.
         let fake = lab.work().join("fake.sock");
-        let script = "import os, socket, sys\ns = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); \
-                      s.listen(); os.chmod(sys.argv[1], 0o666); print('ready', flush=True); \
+        let script = "import os, socket, sys\ns = socket.socket(socket.AF_UNIX); \
+                      s.bind(sys.argv[1]); s.listen(); os.chmod(sys.argv[1], 0o666); \
+                      print('ready', flush=True); \
                       c, _ = s.accept(); print(len(c.recv(1000)), flush=True)";
         let mut python = account.shell("exec /usr/bin/python3 -c \"$@\"", &[script]);
         let mut python = python.arg(&fake).stdout(Stdio::piped()).spawn().unwrap();

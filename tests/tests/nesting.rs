@@ -24,7 +24,8 @@ fn nested<'lab>(lab: &'lab Lab, policy: &Value) -> Sandbox<'lab> {
 const ROOT: &str = r"
 import ctypes, errno, os, socket, sys
 libc = ctypes.CDLL(None, use_errno=True)
-NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
+NEWNS, NEWCGROUP, NEWUTS, NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
+NEWUSER, NEWPID, NEWNET = 0x10000000, 0x20000000, 0x40000000
 BIND, REC, DETACH = 4096, 16384, 2
 def check(result):
     if result < 0: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -61,7 +62,8 @@ fn an_agents_own_sandbox_starts_inside_and_uses_the_key() {
         let bubblewrap = "bwrap --ro-bind / / --dev /dev --proc /proc --tmpfs /tmp --unshare-user \
                           --unshare-pid --unshare-ipc --unshare-uts --hostname x";
         let ask = format!(
-            "curl -sS -o /dev/null -w '%{{http_code}} ' -H \"authorization: Bearer $LAB_API_KEY\" https://{HOST}/x"
+            "curl -sS -o /dev/null -w '%{{http_code}} ' \
+             -H \"authorization: Bearer $LAB_API_KEY\" https://{HOST}/x"
         );
         let script = format!(
             "{bubblewrap} sh -c \"$0; ls /proc | grep -c ^1\\$\"
@@ -127,28 +129,33 @@ def look(name, *paths):
             except OSError: continue
             if os.read(descriptor, 100): print(name, 'LEAK', path, flush=True)
             os.close(descriptor)
-def everywhere(name): look(name, KEY, 'readable.key', '/tmp/x/readable.key', '/tmp/y/readable.key', 'alias', 'moved', DIR + '/moved', '/proc/1/root' + KEY)
+def everywhere(name):
+    look(name, KEY, 'readable.key', '/tmp/x/readable.key', '/tmp/y/readable.key', 'alias', 'moved',
+         DIR + '/moved', '/proc/1/root' + KEY)
 os.makedirs('/tmp/x', exist_ok=True); os.makedirs('/tmp/y', exist_ok=True)
 everywhere('plain')
 if os.read(os.open(DIR + '/visible', os.O_RDONLY), 100): print('seen', flush=True)
 def covers():
     for path in KEY, '/run', '/proc', '/sys', '/dev', '/etc/resolv.conf', '/run/.hidden':
         for flags in 0, DETACH, 8:
-            attempt(f'umount {{path}} {{flags}}', lambda: umount(path, flags), path == '/run/.hidden')
+            hidden = path == '/run/.hidden'
+            attempt(f'umount {{path}} {{flags}}', lambda: umount(path, flags), hidden)
             everywhere(f'umount {{path}}')
 def bound():
     attempt('bind of one mount', lambda: mount(DIR, '/tmp/x', None, BIND)); everywhere('bind')
     mount(DIR, '/tmp/x', None, BIND | REC); everywhere('rbind')
-    attempt('umount in a copy', lambda: umount('/tmp/x/readable.key', DETACH)); everywhere('umount in a copy')
+    attempt('umount in a copy', lambda: umount('/tmp/x/readable.key', DETACH))
+    everywhere('umount in a copy')
     attempt('bind over', lambda: mount('/dev/null', KEY, None, BIND), True); everywhere('bind over')
     attempt('umount over', lambda: umount(KEY, DETACH), True); everywhere('umount over')
     attempt('umount below', lambda: umount(KEY, DETACH)); everywhere('umount below')
     attempt('move', lambda: mount(KEY, '/tmp/y', None, 8192)); everywhere('move')
 def layered():
     mount('tmpfs', '/tmp/y', 'tmpfs'); os.mkdir('/tmp/y/u'); os.mkdir('/tmp/y/w')
-    attempt('overlay', lambda: mount('overlay', '/tmp/x', 'overlay', 0, f'lowerdir={{DIR}},upperdir=/tmp/y/u,workdir=/tmp/y/w'), True)
+    def overlay(layers): return lambda: mount('overlay', '/tmp/x', 'overlay', 0, layers)
+    attempt('overlay', overlay(f'lowerdir={{DIR}},upperdir=/tmp/y/u,workdir=/tmp/y/w'), True)
     everywhere('overlay')
-    attempt('overlay of two', lambda: mount('overlay', '/tmp/x', 'overlay', 0, f'lowerdir={{DIR}}:/etc'), True)
+    attempt('overlay of two', overlay(f'lowerdir={{DIR}}:/etc'), True)
     everywhere('overlay of two')
 def moved_roots():
     mount('tmpfs', '/tmp/x', 'tmpfs'); os.mkdir('/tmp/x/old')
@@ -156,14 +163,16 @@ def moved_roots():
     check(libc.syscall(41 if os.uname().machine == 'aarch64' else 155, b'.', b'old'))
     umount('/old', DETACH); os.chdir('/')
     everywhere('pivot_root')
-    # No cover of this namespace is on the file now: its entry can be changed by who may change its directory.
-    attempt('link', lambda: os.link('readable.key', 'alias', src_dir_fd=before, dst_dir_fd=before)); everywhere('link')
-    attempt('rename', lambda: os.rename('readable.key', 'moved', src_dir_fd=before, dst_dir_fd=before), True); everywhere('rename')
-    attempt('rename back', lambda: os.rename('moved', 'readable.key', src_dir_fd=before, dst_dir_fd=before), True)
+    # This namespace no longer covers the file: who may write its directory may rename it.
+    def by(call, old, new): return lambda: call(old, new, src_dir_fd=before, dst_dir_fd=before)
+    attempt('link', by(os.link, 'readable.key', 'alias')); everywhere('link')
+    attempt('rename', by(os.rename, 'readable.key', 'moved'), True); everywhere('rename')
+    attempt('rename back', by(os.rename, 'moved', 'readable.key'), True)
     everywhere('rename back')
 for do in covers, bound, layered, moved_roots:
     as_root(NEWNS, do); everywhere('after ' + do.__name__)
-    as_root(NEWNS | NEWPID | NEWNET | NEWIPC | NEWUTS | NEWCGROUP, do); everywhere('after ' + do.__name__)
+    as_root(NEWNS | NEWPID | NEWNET | NEWIPC | NEWUTS | NEWCGROUP, do)
+    everywhere('after ' + do.__name__)
     as_root(NEWNS, lambda: as_root(NEWNS, do)); everywhere('after ' + do.__name__)
 print('done')
 "#,
@@ -190,12 +199,13 @@ fn k25_no_namespace_inside_has_a_way_out() {
         let program = format!(
             r#"{ROOT}
 import subprocess
+V6 = socket.AF_INET6
 def ways(expected):
     for name, do in (
         ('tcp', lambda: socket.create_connection(('203.0.113.9', 80), 5)),
         ('tcp6', lambda: socket.create_connection(('2001:db8::9', 80), 5)),
         ('udp', lambda: socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('203.0.113.9', 443))),
-        ('udp6', lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).sendto(b'x', ('2001:db8::9', 443))),
+        ('udp6', lambda: socket.socket(V6, socket.SOCK_DGRAM).sendto(b'x', ('2001:db8::9', 443))),
         ('raw', lambda: socket.socket(type=socket.SOCK_RAW, proto=255)),
         ('icmp', lambda: socket.socket(type=socket.SOCK_DGRAM, proto=1)),
         ('packet', lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)),
@@ -210,8 +220,9 @@ def network(flags):
     def do():
         subprocess.run(['ip', 'link', 'set', 'lo', 'up'], check=True)
         # Devices of its own lead nowhere: both of their ends are here.
-        for line in 'link add a type veth peer name b', 'address add 203.0.113.1/24 dev a', 'link set a up', 'link set b up', \
-            'route add default via 203.0.113.2 dev a': subprocess.run(['ip', *line.split()])
+        for line in ('link add a type veth peer name b', 'address add 203.0.113.1/24 dev a',
+                     'link set a up', 'link set b up', 'route add default via 203.0.113.2 dev a'):
+            subprocess.run(['ip', *line.split()])
         given = subprocess.run(['ip', 'link', 'set', 'b', 'netns', '1'], capture_output=True)
         if given.returncode == 0: print('a device WENT to another namespace')
         ways(())
@@ -242,13 +253,16 @@ fn k25_the_kernels_switches_stay_out_of_reach_of_the_root_of_a_user_namespace() 
 import glob, stat
 ALL = NEWNS | NEWPID | NEWNET | NEWIPC | NEWUTS | NEWCGROUP
 arm = os.uname().machine == 'aarch64'
+def read(path): return lambda: os.read(os.open(path, os.O_RDONLY), 1)
 def write(path, text): return lambda: os.write(os.open(path, os.O_WRONLY), text.encode())
 def kernel():
     os.makedirs('/tmp/m', exist_ok=True)
     mount('tmpfs', '/tmp/m', 'tmpfs')
     # The cgroup file system shows this cgroup as its root, and all of it is the host's root's.
-    for version, kind, data in (2, 'cgroup2', None), (1, 'cgroup', 'pids'), (1, 'cgroup', 'memory'), (1, 'cgroup', 'none,name=x'):
-        directory = f'/tmp/m/{{kind}}{{data or ""}}'.replace('=', '').replace(',', ''); os.makedirs(directory)
+    for version, kind, data in ((2, 'cgroup2', None), (1, 'cgroup', 'pids'),
+                                (1, 'cgroup', 'memory'), (1, 'cgroup', 'none,name=x')):
+        directory = f'/tmp/m/{{kind}}{{data or ""}}'.replace('=', '').replace(',', '')
+        os.makedirs(directory)
         try: mount('none', directory, kind, 0, data)
         except OSError: continue
         if os.path.exists(directory + '/interceptor'): print('the tree above is SHOWN', directory)
@@ -262,27 +276,39 @@ def kernel():
         try: mount(kind, directory, kind)
         except OSError: continue
         for name in os.listdir(directory): print(kind, 'SHOWS', name)
-    for name, kind, major, minor in ('mem', stat.S_IFCHR, 1, 1), ('kmsg', stat.S_IFCHR, 1, 11), ('disk', stat.S_IFBLK, 254, 0), ('vda', stat.S_IFBLK, 8, 0):
-        attempt('mknod ' + name, lambda: os.mknod('/tmp/m/' + name, kind | 0o666, os.makedev(major, minor)))
+    for name, kind, major, minor in (('mem', stat.S_IFCHR, 1, 1), ('kmsg', stat.S_IFCHR, 1, 11),
+                                     ('disk', stat.S_IFBLK, 254, 0), ('vda', stat.S_IFBLK, 8, 0)):
+        device = os.makedev(major, minor)
+        attempt('mknod ' + name, lambda: os.mknod('/tmp/m/' + name, kind | 0o666, device))
     os.makedirs('/tmp/m/proc')
     try: mount('proc', '/tmp/m/proc', 'proc')
     except OSError: pass
     for proc in '/proc', '/tmp/m/proc':
-        for name in 'sys/kernel/core_pattern', 'sys/kernel/modprobe', 'sysrq-trigger', 'sys/vm/overcommit_memory', 'sys/kernel/randomize_va_space', \
-            'sys/kernel/unprivileged_bpf_disabled':
+        for name in ('sys/kernel/core_pattern', 'sys/kernel/modprobe', 'sysrq-trigger',
+                     'sys/vm/overcommit_memory', 'sys/kernel/randomize_va_space',
+                     'sys/kernel/unprivileged_bpf_disabled'):
             attempt(f'write {{proc}}/{{name}}', write(f'{{proc}}/{{name}}', '0'))
         for name in 'kcore', 'kmsg', 'kpagecount':
-            attempt(f'read {{proc}}/{{name}}', lambda: os.read(os.open(f'{{proc}}/{{name}}', os.O_RDONLY), 1))
+            attempt(f'read {{proc}}/{{name}}', read(f'{{proc}}/{{name}}'))
     for name in 'environ', 'mem', 'root/etc/passwd', 'ns/net', 'ns/mnt':
-        attempt(f'read /proc/1/{{name}}', lambda: os.read(os.open(f'/proc/1/{{name}}', os.O_RDONLY), 1))
+        attempt(f'read /proc/1/{{name}}', read(f'/proc/1/{{name}}'))
     buffer = ctypes.create_string_buffer(4096)
     for name, number, *arguments in (
-        ('bpf', 280 if arm else 321, 0, buffer, 128), ('perf', 241 if arm else 298, buffer, 0, -1, -1, 0),
-        ('io_uring', 425, 8, buffer), ('keyctl', 219 if arm else 250, 1, 0), ('setns', 268 if arm else 308, 0, 0),
-        ('module', 105 if arm else 175, buffer, 1, buffer), ('ptrace', 117 if arm else 101, 16, 1, 0, 0),
-        ('userfaultfd', 282 if arm else 323, 0), ('handle', 265 if arm else 304, 0, buffer, 0), ('swapon', 224 if arm else 167, buffer, 0),
-        ('reboot', 142 if arm else 169, 0xfee1dead, 672274793, 0x89abcdef, 0), ('settime', 170 if arm else 164, buffer, 0),
-        ('newtime', 97 if arm else 272, 0x80), ('fsopen', 430, b'tmpfs', 0), ('quota', 60 if arm else 179, 0, 0, 0, 0),
+        ('bpf', 280 if arm else 321, 0, buffer, 128),
+        ('perf', 241 if arm else 298, buffer, 0, -1, -1, 0),
+        ('io_uring', 425, 8, buffer),
+        ('keyctl', 219 if arm else 250, 1, 0),
+        ('setns', 268 if arm else 308, 0, 0),
+        ('module', 105 if arm else 175, buffer, 1, buffer),
+        ('ptrace', 117 if arm else 101, 16, 1, 0, 0),
+        ('userfaultfd', 282 if arm else 323, 0),
+        ('handle', 265 if arm else 304, 0, buffer, 0),
+        ('swapon', 224 if arm else 167, buffer, 0),
+        ('reboot', 142 if arm else 169, 0xfee1dead, 672274793, 0x89abcdef, 0),
+        ('settime', 170 if arm else 164, buffer, 0),
+        ('newtime', 97 if arm else 272, 0x80),
+        ('fsopen', 430, b'tmpfs', 0),
+        ('quota', 60 if arm else 179, 0, 0, 0, 0),
     ): attempt(name, lambda: check(libc.syscall(number, *arguments)))
 as_root(NEWNS, kernel)
 as_root(ALL, kernel)

@@ -166,13 +166,15 @@ fn p1_r7_the_hosts_own_addresses_are_out_of_reach() {
         let program = format!(
             r#"
 import socket, errno
-for to in ('127.0.0.1', '::1', '0.0.0.0', '::', '::ffff:127.0.0.1', '169.254.169.254', '10.0.0.1', '192.168.0.1',
-           '172.16.0.1', '100.64.0.1', 'fd00:ec2::254', 'fe80::1', '64:ff9b::7f00:1', '2002:7f00:1::1'):
+for to in ('127.0.0.1', '::1', '0.0.0.0', '::', '::ffff:127.0.0.1', '169.254.169.254',
+           '10.0.0.1', '192.168.0.1', '172.16.0.1', '100.64.0.1', 'fd00:ec2::254', 'fe80::1',
+           '64:ff9b::7f00:1', '2002:7f00:1::1'):
     family = socket.AF_INET6 if ':' in to else socket.AF_INET
     s = socket.socket(family, socket.SOCK_STREAM); s.settimeout(10)
     try:
         s.connect((to, {port}))
-        s.sendall(b'GET / HTTP/1.1\r\nhost: [%s]\r\n\r\n' % to.encode() if ':' in to else b'GET / HTTP/1.1\r\nhost: %s\r\n\r\n' % to.encode())
+        host = f'[{{to}}]' if ':' in to else to
+        s.sendall(b'GET / HTTP/1.1\r\nhost: %s\r\n\r\n' % host.encode())
         print(to, s.recv(100).split(b'\r\n')[0])
     except OSError as e: print(to, e)
 "#
@@ -223,7 +225,8 @@ fn a_denied_network_fails_at_connect() {
         let policy = json!({ "network": { "deny": ["203.0.113.0/24", "2001:db8::/32"] } });
         let program = r#"
 import socket, errno
-for family, to in ((socket.AF_INET, '203.0.113.7'), (socket.AF_INET6, '2001:db8::7'), (socket.AF_INET6, '::ffff:203.0.113.7')):
+for family, to in ((socket.AF_INET, '203.0.113.7'), (socket.AF_INET6, '2001:db8::7'),
+                   (socket.AF_INET6, '::ffff:203.0.113.7')):
     try: socket.socket(family, socket.SOCK_STREAM).connect((to, 443)); print('connected')
     except OSError as e: print(errno.errorcode[e.errno])
 "#;
@@ -309,7 +312,8 @@ fn t3_an_unknown_protocol_to_an_http_host_is_reset() {
 fn passthrough_tunnels_tls_unopened() {
     Lab::test(|lab| {
         lab.tunnelled("pinned.example.test");
-        let policy = json!({ "network": { "allow": ["pinned.example.test"], "passthrough": ["pinned.example.test"] } });
+        let pinned = ["pinned.example.test"];
+        let policy = json!({ "network": { "allow": pinned, "passthrough": pinned } });
         let ca = lab.work().join("origin-ca.pem");
         std::fs::write(&ca, lab.ca().pem()).unwrap();
         let command = ["curl", "-sS", "--cacert", "origin-ca.pem", "https://pinned.example.test/x"];
@@ -331,7 +335,8 @@ fn k13_http_is_recognised_on_any_port() {
         for port in [1, 22, 25, 853, 3128, 8443, 65535] {
             sandbox = sandbox.resolve(&format!("free.example.test:{port}"), lab.origin());
         }
-        let script = "for port in 1 22 25 853 3128 8443 65535; do curl -sS https://free.example.test:$port/$port || exit; done";
+        let script = "for port in 1 22 25 853 3128 8443 65535; do \
+                      curl -sS https://free.example.test:$port/$port || exit; done";
         let outcome = sandbox.shell(script);
         assert_eq!(outcome.success().out().matches("saw it").count(), 7, "{}", outcome.out());
         assert_eq!(lab.seen()[6].host, "free.example.test:65535");

@@ -67,7 +67,8 @@ fn no_wildcard_leads_to_the_host_and_a_refusal_says_what_does() {
             let port = lab.forbidden().port();
             let program = r"
 import socket, subprocess, sys
-def curl(*arguments): print(subprocess.run(['curl', '-sS', *arguments], capture_output=True, text=True).stdout)
+def curl(*arguments):
+    print(subprocess.run(['curl', '-sS', *arguments], capture_output=True, text=True).stdout)
 curl('http://host.docker.internal:PORT/')
 curl('-o', '/dev/null', '-w', '%{http_code}', 'https://host.interceptor.internal:PORT/')
 for words in b'\0\1', b'SSH-2.0-x\r\n':
@@ -189,7 +190,8 @@ for name in NAMES:
     for kind in 15, 16, 33, 65:
         labels = b''.join(bytes([len(l)]) + l.encode() for l in name.split('.')) + b'\0'
         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(20)
-        question = struct.pack('>HHHHHH', 7, 0x0100, 1, 0, 0, 0) + labels + struct.pack('>HH', kind, 1)
+        question = struct.pack('>HHHHHH', 7, 0x0100, 1, 0, 0, 0) + labels
+        question += struct.pack('>HH', kind, 1)
         s.sendto(question, ('8.8.8.8', 53))
         answer = s.recv(4096)
         assert answer[3] & 15 == 0 and answer[6:8] == b'\0\0', answer

@@ -29,7 +29,8 @@ fn what_an_origin_has_not_said_yet_is_not_idleness() {
         Lab::test(|lab| {
             let policy = policy(lab, json!({ "idle_timeout_seconds": 1 }));
             let script = format!(
-                "curl -sSN {option} -d '{{}}' https://{HOST}/late/{} && curl -sSN {option} https://{HOST}/gated",
+                "curl -sSN {option} -d '{{}}' https://{HOST}/late/{} && \
+                 curl -sSN {option} https://{HOST}/gated",
                 LONGER.as_millis()
             );
             let running = lab.sandbox(&policy).at_origin(HOST).start(&["sh", "-c", &script]);
@@ -64,7 +65,8 @@ fn an_answer_that_stops_ends_when_its_time_is_over() {
 #[test]
 fn an_upload_that_stands_still_is_given_up_and_the_client_is_told() {
     let over_h1 = r"
-s = tls(); s.sendall(f'POST /upload HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 90\r\n\r\nabc'.encode())
+s = tls()
+s.sendall(f'POST /upload HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 90\r\n\r\nabc'.encode())
 print(rest(s).decode())";
     let over_h2 = r"
 h = H2(); h.head(1, block(b'POST', b'/upload')); h.data(1, b'abc'); print('HTTP/2', h.answer(1))";
@@ -144,7 +146,9 @@ time.sleep(3); s.sendall(b'two'); print(s.recv(9))";
 #[test]
 fn a_websocket_has_the_time_of_a_tunnel() {
     let way = r"
-s = tls(); s.sendall(f'GET /ws HTTP/1.1\r\nhost: {HOST}\r\nconnection: upgrade\r\nupgrade: websocket\r\n'.encode()
+s = tls()
+s.sendall(f'GET /ws HTTP/1.1\r\nhost: {HOST}\r\nconnection: upgrade\r\n'
+          'upgrade: websocket\r\n'.encode()
     + b'sec-websocket-version: 13\r\nsec-websocket-key: MDAwMDAwMDAwMDAwMDAwMA==\r\n\r\n')
 print(answer(s)); s.settimeout(3)
 try: print('closed' if not s.recv(1) else 'data')

@@ -139,7 +139,8 @@ fn a_process_that_calls_itself_sudo_is_not_believed() {
         // An outer sudo of somebody else's is not this user's.
         let other = Account::new(lab.directory());
         let inner = format!(
-            "SUDO_UID={0} SUDO_GID={0} {1} run {OPEN} -- sh -c 'id -un; printenv SECRET_NOTE; true'",
+            "SUDO_UID={0} SUDO_GID={0} {1} run {OPEN} -- \
+             sh -c 'id -un; printenv SECRET_NOTE; true'",
             account.uid(),
             interceptor.display()
         );

@@ -157,7 +157,8 @@ def attempt(name, work):
     except OSError as error: print(name, 'refused')
 def vm():
     buffer = ctypes.create_string_buffer(16)
-    class Iovec(ctypes.Structure): _fields_ = [('base', ctypes.c_void_p), ('length', ctypes.c_size_t)]
+    class Iovec(ctypes.Structure):
+        _fields_ = [('base', ctypes.c_void_p), ('length', ctypes.c_size_t)]
     local, remote = Iovec(ctypes.addressof(buffer), 16), Iovec(0x400000, 16)
     if libc.process_vm_readv(pid, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0) < 0:
         if ctypes.get_errno() == 14: return
@@ -166,7 +167,8 @@ def traced():
     if libc.ptrace(16, pid, 0, 0) < 0: raise OSError(ctypes.get_errno(), 'ptrace')
 def descriptor():
     pidfd = libc.syscall(434, pid, 0)
-    if pidfd < 0 or libc.syscall(438, pidfd, 0, 0) < 0: raise OSError(ctypes.get_errno(), 'pidfd_getfd')
+    if pidfd < 0 or libc.syscall(438, pidfd, 0, 0) < 0:
+        raise OSError(ctypes.get_errno(), 'pidfd_getfd')
 attempt('mem', lambda: open(f'/proc/{pid}/mem', 'rb').close())
 attempt('maps', lambda: open(f'/proc/{pid}/maps').read())
 attempt('environ', lambda: open(f'/proc/{pid}/environ').read())

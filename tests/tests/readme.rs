@@ -42,8 +42,14 @@ fn the_commands_of_the_readme_show_its_refusal() {
     assert!(success, "{text}");
     let refusal = after(&text, "refusal");
     let shown = [
-        r#"{"error":{"type":"endpoint_denied","message":"DELETE /v1/files/f-1 was refused by the endpoint"#,
-        r#""host":"api.openai.com","method":"DELETE","path":"/v1/files/f-1","credential":"openai","#,
+        concat!(
+            r#"{"error":{"type":"endpoint_denied","#,
+            r#""message":"DELETE /v1/files/f-1 was refused by the endpoint"#,
+        ),
+        concat!(
+            r#""host":"api.openai.com","method":"DELETE","path":"/v1/files/f-1","#,
+            r#""credential":"openai","#,
+        ),
         r#""rule":null,"request_id":""#,
         "sk-proxy-managed-",
     ];

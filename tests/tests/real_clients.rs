@@ -44,7 +44,8 @@ fn curl_over_http1_and_http2() {
     for (option, version, protocol) in [("--http1.1", "1.1", "h1"), ("--http2", "2", "h2")] {
         Lab::test(|lab| {
             let command = format!(
-                "curl -sS {option} -w '%{{http_version}}' -H \"authorization: Bearer $LAB_API_KEY\" https://{HOST}/v1/models?limit=2"
+                "curl -sS {option} -w '%{{http_version}}' \
+                 -H \"authorization: Bearer $LAB_API_KEY\" https://{HOST}/v1/models?limit=2"
             );
             let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).shell(&command);
             assert_answered(&outcome);
@@ -60,7 +61,8 @@ fn curl_uploads_a_body_with_and_without_a_length() {
     Lab::test(|lab| {
         let script = format!(
             "head -c 3000000 /dev/zero > body; \
-             for option in '--http1.1' '--http2' '--http1.1 -H transfer-encoding:chunked' '--http1.1 -H expect:100-continue'; do \
+             for option in '--http1.1' '--http2' '--http1.1 -H transfer-encoding:chunked' \
+                           '--http1.1 -H expect:100-continue'; do \
                curl -sS $option --data-binary @body https://{HOST}/v1/lab/upload || exit; \
              done"
         );
@@ -99,9 +101,9 @@ fn python_urllib_trusts_the_sandbox_and_sends_the_placeholder() {
     Lab::test(|lab| {
         let program = format!(
             "import os, urllib.request as u\n\
-             key = os.environ['LAB_API_KEY']\n\
+             headers = {{'authorization': 'Bearer ' + os.environ['LAB_API_KEY']}}\n\
              for body in (None, b'{{\"a\": 1}}'):\n\
-             \x20   r = u.Request('https://{HOST}/v1/models', data=body, headers={{'authorization': 'Bearer ' + key}})\n\
+             \x20   r = u.Request('https://{HOST}/v1/models', data=body, headers=headers)\n\
              \x20   print(u.urlopen(r).read().decode())\n"
         );
         let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).python(&program);
@@ -118,7 +120,9 @@ fn node_fetch_and_https_trust_the_sandbox() {
              (async () => {{\n\
                const r = await fetch('https://{HOST}/v1/models', {{headers}});\n\
                console.log(r.status, await r.text());\n\
-               require('https').get('https://{HOST}/v1/other', {{headers}}, r => {{ console.log(r.statusCode); r.pipe(process.stdout); }});\n\
+               require('https').get('https://{HOST}/v1/other', {{headers}}, r => {{\n\
+                 console.log(r.statusCode); r.pipe(process.stdout);\n\
+               }});\n\
              }})().catch(e => {{ console.error(e); process.exit(1); }});"
         );
         let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).run(&["node", "-e", &program]);
@@ -154,8 +158,10 @@ fn a_catalogue_service_works_with_its_own_variable_and_header() {
                 "endpoints": [{ "methods": ["POST"], "paths": ["/v1/chat/completions"] }],
             } },
         });
-        let script = "case $OPENAI_API_KEY in sk-*proxy-managed*) ;; *) echo \"odd placeholder\"; exit 1;; esac; \
-                      curl -sS -H \"authorization: Bearer $OPENAI_API_KEY\" -d '{}' https://api.openai.com/v1/chat/completions";
+        let script = "case $OPENAI_API_KEY in sk-*proxy-managed*) ;; \
+                      *) echo \"odd placeholder\"; exit 1;; esac; \
+                      curl -sS -H \"authorization: Bearer $OPENAI_API_KEY\" -d '{}' \
+                      https://api.openai.com/v1/chat/completions";
         let sandbox =
             lab.sandbox(&policy).at_origin("api.openai.com").env("REAL_OPENAI_KEY", lab.key());
         let outcome = sandbox.shell(script);

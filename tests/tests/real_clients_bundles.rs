@@ -37,14 +37,17 @@ fn assert_answer(outcome: &Outcome, expected: bool) {
 fn stripe_for_python_takes_the_roots_that_it_brings() {
     Lab::test(|lab| {
         let host = "api.stripe.com";
+        let customer = json!({ "object": "customer", "id": "cus_1", "email": "a@example.test" });
         let customers = json!({ "object": "list", "url": "/v1/customers", "has_more": false,
-                                "data": [{ "object": "customer", "id": "cus_1", "email": "a@example.test" }] });
+                                "data": [customer] });
         let page = ("application/json", customers.to_string().into_bytes());
         lab.shared().files.lock().unwrap().insert("/v1/customers".into(), page);
         let rules = json!([{ "methods": ["GET"], "paths": ["/v1/customers"] }]);
         let policy = json!({
             "network": { "allow": [host] },
-            "credentials_v2": { "stripe": { "key": { "file": lab.key_file() }, "endpoints": rules } },
+            "credentials_v2": {
+                "stripe": { "key": { "file": lab.key_file() }, "endpoints": rules },
+            },
         });
         let sandbox = lab.sandbox(&policy).at_origin(host).with_python_packages();
         let outcome = sandbox.run(&command![PYTHON, clients::script(lab, "python/stripe_sdk.py")]);

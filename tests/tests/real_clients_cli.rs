@@ -72,8 +72,9 @@ fn pip_downloads_from_an_index() {
         );
         let script = format!(
             "set -e; {PYTHON} -m pip --version; \
-             {PYTHON} -m pip install --quiet --no-input --no-cache-dir --disable-pip-version-check --target installed \
-               --index-url https://{INDEX}/simple/ lab-demo; PYTHONPATH=installed {PYTHON} -m lab_demo"
+             {PYTHON} -m pip install --quiet --no-input --no-cache-dir --disable-pip-version-check \
+               --target installed --index-url https://{INDEX}/simple/ lab-demo; \
+             PYTHONPATH=installed {PYTHON} -m lab_demo"
         );
         let outcome = lab.sandbox(&policy).at_origin(INDEX).shell(&script);
         outcome.success();
@@ -99,7 +100,9 @@ fn npm_installs_from_a_registry() {
         let tarball = format!("https://{INDEX}/files/lab-demo-1.0.0.tgz");
         let about = serde_json::json!({
             "name": "lab-demo", "dist-tags": { "latest": "1.0.0" },
-            "versions": { "1.0.0": { "name": "lab-demo", "version": "1.0.0", "dist": { "tarball": tarball } } },
+            "versions": { "1.0.0": {
+                "name": "lab-demo", "version": "1.0.0", "dist": { "tarball": tarball },
+            } },
         });
         serve(lab, "/lab-demo", "application/json", about.to_string().into_bytes());
         serve(lab, "/files/lab-demo-1.0.0.tgz", "application/octet-stream", archive);

@@ -84,8 +84,9 @@ fn clone_commit_and_push_without_any_credentials() {
             lab,
             "git clone --quiet https://github.com/o/r.git one; cd one; \
              head -c 3000000 /dev/urandom > big; git add big; \
-             git -c user.name=a -c user.email=a@example.test commit --quiet -m big; git push --quiet; \
-             sha256sum < big; cd ..; git clone --quiet https://github.com/o/r.git two; sha256sum < two/big; \
+             git -c user.name=a -c user.email=a@example.test commit --quiet -m big; \
+             git push --quiet; sha256sum < big; cd ..; \
+             git clone --quiet https://github.com/o/r.git two; sha256sum < two/big; \
              cd two; git fetch --quiet; git rev-parse HEAD",
         );
         outcome.success();
@@ -126,7 +127,8 @@ fn the_placeholder_in_the_url_or_from_a_helper_becomes_the_key() {
         run(
             lab,
             "basic=$(printf 'x-access-token:%s' \"$GH_TOKEN\" | base64 -w0); \
-             git -c http.extraheader=\"AUTHORIZATION: basic $basic\" clone --quiet https://github.com/o/r.git three",
+             git -c http.extraheader=\"AUTHORIZATION: basic $basic\" clone \
+             --quiet https://github.com/o/r.git three",
         )
         .success();
         assert_basic(lab);

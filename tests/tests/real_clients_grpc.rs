@@ -62,7 +62,8 @@ impl Drop for Server {
 fn grpcio_unary_streaming_and_trailers() {
     Lab::test(|lab| {
         let server = Server::start(lab);
-        let rules = json!([{ "methods": ["POST"], "paths": ["/lab.Lab/Unary", "/lab.Lab/Stream", "/lab.Lab/Fail"] }]);
+        let paths = ["/lab.Lab/Unary", "/lab.Lab/Stream", "/lab.Lab/Fail"];
+        let rules = json!([{ "methods": ["POST"], "paths": paths }]);
         let script = clients::script(lab, "python/grpc_client.py");
         let sandbox =
             lab.sandbox(&lab.governed(HOST, rules)).resolve(&format!("{HOST}:443"), server.address);

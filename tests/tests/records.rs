@@ -124,11 +124,13 @@ fn what_the_origin_received_is_allowed_however_it_ended() {
     // The origin waits for the body: it has the head when the body breaks.
     let over_h1 = r"
 def begin(path, more):
-    s = tls(); s.sendall(f'POST {path} HTTP/1.1\r\nhost: {HOST}\r\n{more}'.encode()); time.sleep(0.5)
+    s = tls(); s.sendall(f'POST {path} HTTP/1.1\r\nhost: {HOST}\r\n{more}'.encode())
+    time.sleep(0.5)
     return s
 CHUNKED = 'transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n'
 s = begin('/a-chunk/lab/upload', CHUNKED); s.sendall(b'zz\r\n'); rest(s)
-s = begin('/b-limit/lab/upload', CHUNKED); s.sendall(b'100\r\n' + b'x' * 256 + b'\r\n'); print(answer(s))
+s = begin('/b-limit/lab/upload', CHUNKED); s.sendall(b'100\r\n' + b'x' * 256 + b'\r\n')
+print(answer(s))
 s = begin('/c-abort/lab/upload', 'content-length: 90\r\n\r\nabc'); s.close()
 s = begin('/d-never/lab/hang', 'content-length: 0\r\n\r\n'); s.close()
 s = begin('/e-halfway/lab/drip', 'content-length: 0\r\n\r\n'); s.recv(99); s.close()
@@ -138,8 +140,10 @@ def begin(path):
     h = H2(); h.head(1, block(b'POST', path)); h.data(1, b'abc'); time.sleep(0.5)
     return h
 h = begin(b'/a-chunk/lab/upload'); h.head(1, field(b'host', b'other'), end=True); h.answer(1)
-h = begin(b'/b-limit/lab/upload'); h.data(1, b'x' * 256, end=True); print('HTTP/2 ' + h.answer(1)[1].decode())
-h = begin(b'/c-abort/lab/upload'); h.s.sendall(frame(RST, 0, 1, struct.pack('>I', 8))); time.sleep(.2); h.s.close()
+h = begin(b'/b-limit/lab/upload'); h.data(1, b'x' * 256, end=True)
+print('HTTP/2 ' + h.answer(1)[1].decode())
+h = begin(b'/c-abort/lab/upload'); h.s.sendall(frame(RST, 0, 1, struct.pack('>I', 8)))
+time.sleep(.2); h.s.close()
 h = begin(b'/d-never/lab/hang'); h.s.close()
 h = begin(b'/e-halfway/lab/drip'); h.data(1, b'', end=True); time.sleep(.5); h.s.close()
 ";

@@ -60,7 +60,8 @@ fn wget_closes_and_is_named() {
 #[test]
 fn python_sends_an_alert_and_is_named() {
     let ask = format!(
-        "python3 -c \"import ssl, urllib.request as u; c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)\n\
+        "python3 -c \"import ssl, urllib.request as u; \
+         c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)\n\
          try: u.urlopen('https://{HOST}/', context=c)\n\
          except OSError as e: print(e)\""
     );

@@ -79,11 +79,14 @@ fn streams_that_the_library_resets_have_records() {
 def good(h, stream):
     h.head(stream, block(b'GET', b'/good'), end=True); print(stream, h.answer(stream)[0])
 def pairs(*fields): return b''.join(field(*pair) for pair in fields)
-M, S, A, P = (b':method', b'GET'), (b':scheme', b'https'), (b':authority', HOST.encode()), (b':path', b'/bad')
+M, S = (b':method', b'GET'), (b':scheme', b'https')
+A, P = (b':authority', HOST.encode()), (b':path', b'/bad')
 BAD = [pairs(M, A, P), pairs(S, A, P), pairs(M, S, A), pairs(M, S, A, P, (b':path', b'/other')),
-       pairs(M, S, A, (b':path', b'')), pairs(M, S, A, (b':path', b'/a b')), pairs(M, S, (b':authority', b'a b'), P),
-       pairs(M, S, A, P, (b'X-Upper', b'x')), pairs(M, S, A, P, (b'x a', b'x')), pairs(M, S, A, P, (b'x', b'a\nb')),
-       pairs(M, S, A, P, (b'connection', b'close')), pairs(M, S, A, P, (b'transfer-encoding', b'chunked')),
+       pairs(M, S, A, (b':path', b'')), pairs(M, S, A, (b':path', b'/a b')),
+       pairs(M, S, (b':authority', b'a b'), P), pairs(M, S, A, P, (b'X-Upper', b'x')),
+       pairs(M, S, A, P, (b'x a', b'x')), pairs(M, S, A, P, (b'x', b'a\nb')),
+       pairs(M, S, A, P, (b'connection', b'close')),
+       pairs(M, S, A, P, (b'transfer-encoding', b'chunked')),
        pairs(M, S, A, P, (b':status', b'200')), pairs(M, S, A, P, (b':protocol', b'websocket')),
        pairs(M, S, A, (b'x', b'y'), P), pairs(M, S, A, P, (b'content-length', b'5')),
        pairs(M, S, A, P, (b'content-length', b'x'))]
@@ -92,7 +95,8 @@ for head in BAD:
     # Which of them end the connection is the library's to say.
     h.head(3, head, end=True); assert h.answer(3)[0] in ('reset', 'closed')
 h = H2(); good(h, 1)
-h.s.sendall(frame(HEADERS, 5, 3, BAD[0]) + frame(HEADERS, 5, 5, block(b'GET', b'/good')) + frame(HEADERS, 5, 7, BAD[1]))
+h.s.sendall(frame(HEADERS, 5, 3, BAD[0]) + frame(HEADERS, 5, 5, block(b'GET', b'/good'))
+            + frame(HEADERS, 5, 7, BAD[1]))
 print(h.answer(5)[0]); good(h, 9)
 time.sleep(.3)
 ";
@@ -114,8 +118,10 @@ time.sleep(.3)
 fn heads_that_the_library_finds_too_large_are_recorded() {
     // As they stand, and as a table makes them of little; those far beyond end the connection.
     let way = r"
-large = lambda number: block(b'GET', b'/large', [(b'x-%d' % n, b'x' * 10000) for n in range(number)])
-bomb = lambda times: block(b'GET', b'/bomb') + b'\x40' + text(b'x') + text(b'x' * 3000) + b'\xbe' * times
+def large(number):
+    return block(b'GET', b'/large', [(b'x-%d' % n, b'x' * 10000) for n in range(number)])
+def bomb(times):
+    return block(b'GET', b'/bomb') + b'\x40' + text(b'x') + text(b'x' * 3000) + b'\xbe' * times
 for head in (large(62), bomb(220)):
     h = H2(); h.head(1, head, end=True); print(h.answer(1)[0])
     h.head(3, block(b'GET', b'/good'), end=True); print(h.answer(3)[0])
@@ -175,8 +181,10 @@ def post(path, length):
     return h
 h = post(b'/a-long/lab/upload', b'3'); h.data(1, b'hello', end=True); print(h.answer(1)[0])
 h = post(b'/b-short/lab/upload', b'9'); h.data(1, b'hello', end=True); print(h.answer(1)[0])
-h = post(b'/d-trailers/lab/upload', b'3'); h.data(1, b'ab'); h.head(1, field(b'x', b'y'), end=True); print(h.answer(1)[0])
-h = post(b'/e-given-up/lab/upload', b'9'); h.data(1, b'ab'); h.s.sendall(frame(RST, 0, 1, struct.pack('>I', 8))); time.sleep(.2)
+h = post(b'/d-trailers/lab/upload', b'3'); h.data(1, b'ab')
+h.head(1, field(b'x', b'y'), end=True); print(h.answer(1)[0])
+h = post(b'/e-given-up/lab/upload', b'9'); h.data(1, b'ab')
+h.s.sendall(frame(RST, 0, 1, struct.pack('>I', 8))); time.sleep(.2)
 time.sleep(.5)
 ";
     for protocols in [&["http/1.1"][..], &["h2"]] {
@@ -205,7 +213,10 @@ time.sleep(.5)
 #[test]
 fn a_scheme_that_is_not_the_connections_is_refused() {
     let way = r"
-head = lambda scheme: b''.join(field(*pair) for pair in [(b':method', b'GET'), (b':scheme', scheme), (b':authority', HOST.encode()), (b':path', b'/x')])
+def head(scheme):
+    pairs = [(b':method', b'GET'), (b':scheme', scheme), (b':authority', HOST.encode()),
+             (b':path', b'/x')]
+    return b''.join(field(*pair) for pair in pairs)
 h = H2()
 h.head(1, head(b'http'), end=True); print(h.answer(1)[1].decode())
 h.head(3, head(b'https'), end=True); print(h.answer(3)[0])

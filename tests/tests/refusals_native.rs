@@ -73,8 +73,8 @@ fn wget_pip_and_npm_print_why() {
         let pip = shell(
             lab,
             &format!(
-                "{PYTHON} -m pip download --no-input --no-cache-dir --disable-pip-version-check --retries 0 \
-                   https://{HOST}/files/lab_demo-1.0-py3-none-any.whl"
+                "{PYTHON} -m pip download --no-input --no-cache-dir --disable-pip-version-check \
+                   --retries 0 https://{HOST}/files/lab_demo-1.0-py3-none-any.whl"
             ),
         );
         assert!(
@@ -104,8 +104,10 @@ fn a_json_rpc_call_and_a_graphql_query_are_refused_in_their_own_form() {
         for version in ["--http1.1", "--http2"] {
             let call = r#"{"jsonrpc":"2.0","id":"call-7","method":"tools/call","params":{}}"#;
             let script = format!(
-                "curl -s {version} -H 'content-type: application/json' -d '{call}' https://{HOST}/mcp; \
-                 curl -s {version} -H 'content-type: application/json' -d '{{\"query\":\"{{a}}\"}}' https://{HOST}/graphql"
+                "curl -s {version} -H 'content-type: application/json' -d '{call}' \
+                   https://{HOST}/mcp; \
+                 curl -s {version} -H 'content-type: application/json' \
+                   -d '{{\"query\":\"{{a}}\"}}' https://{HOST}/graphql"
             );
             let outcome = shell(lab, &script);
             let out = outcome.out();
@@ -187,8 +189,9 @@ def talk(port, first):
         while piece := s.recv(4096): data += piece
     except ConnectionResetError: return 'reset'
     return data.decode('latin-1')
-print(json.dumps([talk(6379, b'*1\r\n$4\r\nPING\r\n'), talk(25, b''), talk(21, b''), talk(3306, b''),
-                  talk(110, b''), talk(143, b''), talk(7000, b'\x05\x01\x00')]))";
+print(json.dumps([talk(6379, b'*1\r\n$4\r\nPING\r\n'), talk(25, b''), talk(21, b''),
+                  talk(3306, b''), talk(110, b''), talk(143, b''),
+                  talk(7000, b'\x05\x01\x00')]))";
         let outcome = lab.sandbox(&policy(lab)).quiet_log().python(program);
         outcome.success();
         let said: Vec<String> = serde_json::from_value(outcome.json()).expect("strings");

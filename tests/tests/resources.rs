@@ -25,7 +25,8 @@ fn sandbox<'lab>(lab: &'lab Lab, policy: &Value) -> Sandbox<'lab> {
 /// Sends a request to the origin, and prints the status.
 fn ask() -> String {
     format!(
-        "curl -sS --max-time 60 -o /dev/null -w '%{{http_code}}\\n' -H \"authorization: Bearer $LAB_API_KEY\" https://{HOST}/x"
+        "curl -sS --max-time 60 -o /dev/null -w '%{{http_code}}\\n' \
+         -H \"authorization: Bearer $LAB_API_KEY\" https://{HOST}/x"
     )
 }
 

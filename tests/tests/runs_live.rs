@@ -35,7 +35,8 @@ s = socket.socket(socket.AF_UNIX); s.settimeout(20)
 try: s.connect(sys.argv[1])
 except OSError as e: print(\"no way:\", e); raise SystemExit
 try:
-    s.sendall((sys.argv[2] + \" \" + sys.argv[3] + \" HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n\").encode())
+    head = f\"{sys.argv[2]} {sys.argv[3]} HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\"
+    s.sendall((head + \"\\r\\n\\r\\n\").encode())
     print(s.recv(100000).decode().replace(\"\\r\\n\", \" \").replace(\"\\n\", \" \"))
 except OSError as e: print(\"cut off:\", e)";
 
@@ -206,8 +207,9 @@ fn p1_no_sandbox_reaches_the_socket_of_a_run() {
             assert_eq!(sockets(&hidden).len(), 1);
             let hidden = hidden.display();
             let seen = b.inside(&format!(
-                "ls -A {hidden}; touch {hidden}/x && echo WROTE; mv {hidden} {hidden}2 && echo MOVED; \
-                 mv {0} {0}2 && echo MOVED; mkdir -p {0}/y && rmdir {0}/y; true",
+                "ls -A {hidden}; touch {hidden}/x && echo WROTE; \
+                 mv {hidden} {hidden}2 && echo MOVED; mv {0} {0}2 && echo MOVED; \
+                 mkdir -p {0}/y && rmdir {0}/y; true",
                 second.display()
             ));
             assert!(!seen.contains(".sock") && !seen.contains("WROTE"), "{seen}");

@@ -46,7 +46,8 @@ fn typed_at_terminal(
 
 /// A run that is refused a request, with what it says of itself.
 fn refused_run(lab: &Lab, variables: &[(&str, &str)], options: &[&str]) -> String {
-    let ask = "curl -s -o /dev/null https://a-rather-long-name-of-a-host.example.test/v1/models/of/a/long/path; true";
+    let ask = "curl -s -o /dev/null \
+               https://a-rather-long-name-of-a-host.example.test/v1/models/of/a/long/path; true";
     let start = ["run", "--user=nobody", "--allow=other.example.test", "--name=seen"];
     let arguments = [&start[..], options, &["--", "sh", "-c", ask]].concat();
     let (status, shown) = at_terminal(lab, variables, &arguments);

@@ -177,7 +177,9 @@ fn policy(number: usize, branch: &str, key: &str) -> Value {
         "network": { "allow": [HOST, DOWN] },
         "credentials_v2": { "soak": {
             "key": key, "hosts": [HOST], "env": "SOAK_KEY",
-            "endpoints": [ { "methods": ["GET"], "paths": [format!("/soak/{number}/{branch}/**")] } ],
+            "endpoints": [
+                { "methods": ["GET"], "paths": [format!("/soak/{number}/{branch}/**")] },
+            ],
         } },
     })
 }

@@ -68,7 +68,8 @@ def serve(stream, context):
 /// Requests a PONG from [`HOST`], verified against the sandbox's trust.
 const PING: &str = r#"
 import socket, ssl
-stream = ssl.create_default_context().wrap_socket(socket.create_connection(('cache.example.test', 6380), 20), server_hostname='cache.example.test')
+stream = socket.create_connection(('cache.example.test', 6380), 20)
+stream = ssl.create_default_context().wrap_socket(stream, server_hostname='cache.example.test')
 for _ in range(3):
     stream.sendall(b'PING\r\n')
     print(stream.recv(100))
@@ -155,7 +156,9 @@ fn t3_who_speaks_first_decides_however_long_it_takes() {
     Lab::test(|lab| {
         let greeting = Listener::greeting(lab.handle(), "5.7.0-server\0");
         let echo = Listener::echo(lab.handle());
-        let policy = json!({ "network": { "allow": ["tcp://db.example.test", "tcp://echo.example.test", "tcp://web.example.test"] } });
+        let policy = json!({ "network": { "allow": [
+            "tcp://db.example.test", "tcp://echo.example.test", "tcp://web.example.test",
+        ] } });
         let program = r#"
 import socket, time
 def late(host, port, words):
@@ -168,7 +171,8 @@ def late(host, port, words):
     return data
 print(socket.create_connection(('db.example.test', 3306), 20).recv(100))
 print(late('echo.example.test', 7, b'\x00\x01 neither'))
-print(late('web.example.test', 80, b'GET /late HTTP/1.1\r\nhost: web.example.test\r\nconnection: close\r\n\r\n').split(b'\r\n')[0])
+request = b'GET /late HTTP/1.1\r\nhost: web.example.test\r\nconnection: close\r\n\r\n'
+print(late('web.example.test', 80, request).split(b'\r\n')[0])
 "#;
         let outcome = lab
             .sandbox(&policy)
@@ -223,7 +227,8 @@ fn passthrough_needs_no_server_name_where_the_name_was_looked_up() {
 import socket, ssl
 context = ssl.create_default_context(); context.check_hostname = False
 def ask(name):
-    stream = context.wrap_socket(socket.create_connection(('cache.example.test', 443), 20), server_hostname=name)
+    stream = socket.create_connection(('cache.example.test', 443), 20)
+    stream = context.wrap_socket(stream, server_hostname=name)
     issuer = dict(pair for group in stream.getpeercert()['issuer'] for pair in group)['commonName']
     stream.sendall(b'PING')
     return issuer, stream.recv(100)
@@ -250,11 +255,13 @@ fn r5_a_host_of_a_credential_is_never_tunnelled() {
 import socket, ssl
 def ask(tls, words):
     stream = socket.create_connection(('api.example.test', 443), 20)
-    if tls: stream = ssl.create_default_context().wrap_socket(stream, server_hostname='api.example.test')
+    context = ssl.create_default_context()
+    if tls: stream = context.wrap_socket(stream, server_hostname='api.example.test')
     stream.sendall(words)
     try: return stream.recv(100)[:12]
     except ConnectionResetError: return b'reset'
-for path in (b'/v1', b'/v2'): print(ask(True, b'GET ' + path + b' HTTP/1.1\r\nhost: api.example.test\r\n\r\n'))
+for path in (b'/v1', b'/v2'):
+    print(ask(True, b'GET ' + path + b' HTTP/1.1\r\nhost: api.example.test\r\n\r\n'))
 print(ask(False, b'\x00\x01\x02\x03 what is this\r\n'))
 "#;
         let outcome = lab.sandbox(&policy).at_origin("api.example.test").python(program);

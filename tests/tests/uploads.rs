@@ -37,8 +37,9 @@ fn an_early_answer_to_a_large_upload_reaches_the_client() {
             Lab::test(|lab| {
                 let script = format!(
                     "head -c 20000000 /dev/zero > /tmp/body\n\
-                     for n in 1 2 3 4 5 6 7 8; do curl -sS {option} -m 30 -o /dev/null -w '%{{http_code}} ' \
-                     -X POST -H expect: -T /tmp/body https://{HOST}{path} || exit 1; done; sleep 1; rm /tmp/body"
+                     for n in 1 2 3 4 5 6 7 8; do \
+                     curl -sS {option} -m 30 -o /dev/null -w '%{{http_code}} ' -X POST -H expect: \
+                       -T /tmp/body https://{HOST}{path} || exit 1; done; sleep 1; rm /tmp/body"
                 );
                 let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).shell(&script);
                 assert_eq!(
@@ -62,11 +63,14 @@ fn an_early_answer_to_a_large_upload_reaches_the_client() {
 #[test]
 fn an_upload_goes_on_after_its_answer() {
     let over_h1 = r"
-s = tls(); s.sendall(f'POST /v1/x/lab/eager HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 300003\r\n\r\nabc'.encode())
+s = tls(); s.sendall(f'POST /v1/x/lab/eager HTTP/1.1\r\nhost: {HOST}\r\n'
+                     'content-length: 300003\r\n\r\nabc'.encode())
 f = s.makefile('rb'); print(whole(f)); time.sleep(.3)
-s.sendall(b'x' * 300000 + f'GET /v1/next HTTP/1.1\r\nhost: {HOST}\r\n\r\n'.encode()); print(whole(f))";
+s.sendall(b'x' * 300000 + f'GET /v1/next HTTP/1.1\r\nhost: {HOST}\r\n\r\n'.encode())
+print(whole(f))";
     let over_h2 = r"
-h = H2(); h.head(1, block(b'POST', b'/v1/x/lab/eager')); h.data(1, b'abc'); print(h.answer(1)); time.sleep(.3)
+h = H2(); h.head(1, block(b'POST', b'/v1/x/lab/eager')); h.data(1, b'abc'); print(h.answer(1))
+time.sleep(.3)
 for n in range(30): h.data(1, b'x' * 10000, end=n == 29)
 h.head(3, block(b'GET', b'/v1/next'), end=True); print(h.answer(3)[0])";
     for way in [over_h1, over_h2] {

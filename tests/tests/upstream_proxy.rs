@@ -27,16 +27,22 @@ fn policy(lab: &Lab, upstream: Value) -> Value {
 /// Every kind of traffic, each of whose lines ends in `ok`.
 const EVERYTHING: &str = r#"
 import hashlib, base64, os, socket, ssl, subprocess, sys
+def ran(*command, **more):
+    return subprocess.run(command, capture_output=True, **more).stdout
 def curl(*arguments):
-    return subprocess.run(['curl', '-sS', '--max-time', '30', *arguments], capture_output=True).stdout
+    return ran('curl', '-sS', '--max-time', '30', *arguments)
 key = 'authorization: Bearer ' + os.environ['LAB_API_KEY']
-print('h2', curl('--http2', '-H', key, '-o', '/dev/null', '-o', '/dev/null', '-w', '%{http_version}',
-    'https://api.example.test/two', 'https://api.example.test/three') == b'22' and 'ok')
+versions = curl('--http2', '-H', key, '-o', '/dev/null', '-o', '/dev/null', '-w', '%{http_version}',
+                'https://api.example.test/two', 'https://api.example.test/three')
+print('h2', versions == b'22' and 'ok')
 print('h1', b'/one' in curl('--http1.1', '-H', key, 'https://api.example.test/one') and 'ok')
 print('plain', b'/four' in curl('http://plain.example.test/four') and 'ok')
 context = ssl.create_default_context()
-stream = context.wrap_socket(socket.create_connection(('api.example.test', 443), 30), server_hostname='api.example.test')
-stream.sendall(f'GET /ws HTTP/1.1\r\nhost: api.example.test\r\n{key}\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n'.encode())
+stream = socket.create_connection(('api.example.test', 443), 30)
+stream = context.wrap_socket(stream, server_hostname='api.example.test')
+stream.sendall(f'GET /ws HTTP/1.1\r\nhost: api.example.test\r\n{key}\r\nupgrade: websocket\r\n'
+               'connection: upgrade\r\nsec-websocket-version: 13\r\n'
+               'sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n'.encode())
 head = b''
 while b'\r\n\r\n' not in head: head += stream.recv(1)
 stream.sendall(b'\x81\x85\0\0\0\0hello')
@@ -52,9 +58,10 @@ back = b''
 while len(back) < 200000 and (part := stream.recv(65536)): back += part
 stream.close()
 print('echo', back == b'\0\1' * 100000 and 'ok')
-shown = subprocess.run(['openssl', 's_client', '-quiet', '-verify_return_error', '-CAfile', os.environ['SSL_CERT_FILE'],
-    '-servername', 'pinned.example.test', '-verify_hostname', 'pinned.example.test', '-connect', 'pinned.example.test:443'],
-    input=b'GET /five HTTP/1.1\r\nhost: pinned.example.test\r\nconnection: close\r\n\r\n', capture_output=True).stdout
+shown = ran('openssl', 's_client', '-quiet', '-verify_return_error',
+            '-CAfile', os.environ['SSL_CERT_FILE'], '-servername', 'pinned.example.test',
+            '-verify_hostname', 'pinned.example.test', '-connect', 'pinned.example.test:443',
+            input=b'GET /five HTTP/1.1\r\nhost: pinned.example.test\r\nconnection: close\r\n\r\n')
 print('passthrough', shown.startswith(b'HTTP/1.1 200') and 'ok')
 "#;
 

@@ -17,7 +17,8 @@ fuzz_target!(|text: &str| {
         .iter()
         .map(|(method, pattern)| serde_json::json!({ "methods": [method], "paths": [pattern] }))
         .collect();
-    let document = serde_json::json!({ "credentials_v2": { "c": { "key": "k", "hosts": ["c.test"], "endpoints": listed } } });
+    let credential = serde_json::json!({ "key": "k", "hosts": ["c.test"], "endpoints": listed });
+    let document = serde_json::json!({ "credentials_v2": { "c": credential } });
     let Ok(parsed) = Document::parse(&document.to_string()) else { return };
     let Ok(policy) = Policy::compile(&parsed.document, &Catalogue::builtin()) else { return };
     let Ok(host) = Host::parse("c.test") else { return };

@@ -56,8 +56,14 @@ fn measured(work: &mut dyn FnMut()) {
 const SIZE: usize = 1 << 20;
 const CHUNK: usize = 16 << 10;
 
-const JSON: &str = r#"{"id":"chatcmpl-123","created":1712345678,"choices":[{"index":0,"delta":{"content":"risk \"and\" task\nfor a caf\u00e9"},"finish_reason":null}]}"#;
-const ESCAPED: &str = r#"{"url":"https:\/\/example.com\/wp-json\/wp\/v2\/posts\/1234?context=view","title":"Caf\u00e9 \u2019s"}"#;
+const JSON: &str = concat!(
+    r#"{"id":"chatcmpl-123","created":1712345678,"choices":[{"index":0,"#,
+    r#""delta":{"content":"risk \"and\" task\nfor a caf\u00e9"},"finish_reason":null}]}"#,
+);
+const ESCAPED: &str = concat!(
+    r#"{"url":"https:\/\/example.com\/wp-json\/wp\/v2\/posts\/1234?context=view","#,
+    r#""title":"Caf\u00e9 \u2019s"}"#,
+);
 
 fn repeated(line: &str) -> Vec<u8> {
     line.bytes().cycle().take(SIZE).collect()
@@ -99,7 +105,9 @@ fn decide(path: &str) {
         })
         .collect();
     let text = format!(
-        r#"{{"network":{{"allow":["api.test"],"deny":["*"]}},"credentials_v2":{{"c":{{"key":"k","hosts":["api.test"],"endpoints":[{{"methods":["GET","POST"],"paths":[{}]}}]}}}}}}"#,
+        r#"{{"network":{{"allow":["api.test"],"deny":["*"]}},
+        "credentials_v2":{{"c":{{"key":"k","hosts":["api.test"],
+        "endpoints":[{{"methods":["GET","POST"],"paths":[{}]}}]}}}}}}"#,
         paths.join(",")
     );
     let Ok(parsed) = Document::parse(&text) else { panic!("it is a document") };

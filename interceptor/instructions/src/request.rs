@@ -30,8 +30,17 @@ const PLACEHOLDER: &str = "sk-proj-8fK2mQ9xWcB5tLrY3nDpVhZs7Gj4Ea6Uo1Ti";
 /// Where the random part of the placeholder begins, and how much of it identifies it.
 const RANDOM: (usize, usize) = (8, 24);
 
-const BODY: &str = r#"{"model":"gpt-5","stream":false,"messages":[{"role":"system","content":"Answer in one sentence."},{"role":"user","content":"What is an egress proxy?"}]}"#;
-const ANSWER: &str = r#"{"id":"chatcmpl-123","object":"chat.completion","created":1712345678,"model":"gpt-5","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"An egress proxy stands between programs and the Internet, and decides what may leave."}}],"usage":{"prompt_tokens":24,"completion_tokens":16,"total_tokens":40}}"#;
+const BODY: &str = concat!(
+    r#"{"model":"gpt-5","stream":false,"messages":["#,
+    r#"{"role":"system","content":"Answer in one sentence."},"#,
+    r#"{"role":"user","content":"What is an egress proxy?"}]}"#,
+);
+const ANSWER: &str = concat!(
+    r#"{"id":"chatcmpl-123","object":"chat.completion","created":1712345678,"model":"gpt-5","#,
+    r#""choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","#,
+    r#""content":"An egress proxy stands between programs and the Internet, and decides what "#,
+    r#"may leave."}}],"usage":{"prompt_tokens":24,"completion_tokens":16,"total_tokens":40}}"#,
+);
 /// What the clients of an API send besides.
 const FIELDS: [(&str, &str); 8] = [
     ("accept", "application/json"),

@@ -235,7 +235,7 @@ fn tls_identity(arrival: &Arrival, sni: Option<&str>) -> Identity {
 fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
     let policy = &arrival.rules.policy;
     if identity.mismatch.is_some()
-        || matches!(&identity.host, Host::Name(name) if arrival.rules.keyring.in_name(name.as_str()))
+        | identity.host.name().is_some_and(|name| arrival.rules.keyring.in_name(name.as_str()))
         || !matches!(policy.decide_host(&identity.host, identity.port), Decision::Allow(_))
     {
         return None;

@@ -87,7 +87,8 @@ mod tests {
     #[test]
     fn t10_tls_is_tunnelled_by_one_name_or_not_at_all() {
         let policy = policy(
-            r#"{ "network": { "allow": ["tcp://cache.test:6380", "tcp://10.1.0.0/16", "pinned.test", "tcp://*.wide.test", "api.wide.test"],
+            r#"{ "network": { "allow": ["tcp://cache.test:6380", "tcp://10.1.0.0/16", "pinned.test",
+                                        "tcp://*.wide.test", "api.wide.test"],
                               "passthrough": ["pinned.test"] },
                  "credentials_v2": { "mine": { "key": "k", "hosts": ["api.wide.test"] } } }"#,
         );

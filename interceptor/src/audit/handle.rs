@@ -41,8 +41,11 @@ pub enum AuditError {
         source: io::Error,
     },
     /// Another process writes a chain to the file.
-    #[error("another interceptor is writing to the audit file {path}, and a chain has one writer: give each a file of its own",
-        path = path.display())]
+    #[error(
+        "another interceptor is writing to the audit file {path}, and a chain has one writer: give \
+         each a file of its own",
+        path = path.display()
+    )]
     Taken {
         /// The file.
         path: PathBuf,

@@ -221,15 +221,23 @@ mod tests {
         let files = vec![
             write(
                 "pip.conf",
-                "[global]\nindex-url = https://user:word@wheels.example.com/simple\nextra-index-url =\n    https://more.example.com:8443/simple\n    http://plain.example.com/simple\ntrusted-host = ignored.example.com\nproxy = http://not-me.example.com\n",
+                "[global]\nindex-url = https://user:word@wheels.example.com/simple\n\
+                 extra-index-url =\n    https://more.example.com:8443/simple\n    \
+                 http://plain.example.com/simple\ntrusted-host = ignored.example.com\n\
+                 proxy = http://not-me.example.com\n",
             ),
             write(
                 ".npmrc",
-                "registry=https://node.example.com/\n@scope:registry = https://scope.example.com/npm\n//node.example.com/:_authToken=word\n; registry=https://commented.example.com/\n",
+                "registry=https://node.example.com/\n\
+                 @scope:registry = https://scope.example.com/npm\n\
+                 //node.example.com/:_authToken=word\n; registry=https://commented.example.com/\n",
             ),
             write(
                 "config.toml",
-                "[source.mirror]\nregistry = \"sparse+https://crates.example.com/index/\"\n[registries]\nmine = { index = \"https://inline.example.com/git\" }\nother.index = 'https://dotted.example.com'\n[http]\nproxy = \"http://not-me.example.com:3128\"\n",
+                "[source.mirror]\nregistry = \"sparse+https://crates.example.com/index/\"\n\
+                 [registries]\nmine = { index = \"https://inline.example.com/git\" }\n\
+                 other.index = 'https://dotted.example.com'\n\
+                 [http]\nproxy = \"http://not-me.example.com:3128\"\n",
             ),
             directory.path().join("missing"),
         ];

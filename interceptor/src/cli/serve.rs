@@ -101,10 +101,10 @@ The configuration:
 /// The help text after the examples.
 const MORE: &str = "\
 Its fields are control, policy, audit, audit_chain, upstream_ca (a list), resolve (a list), \
-                    upstream_proxy, readable (a list), successor (a list), adopt, drain, base_urls, \
-                    log_format, trust_dir, group, access, max_sandboxes, approvals (a webhook) and \
-                    sandboxes. Each sandbox has a cgroup and, optionally, id, pid, netns, \
-                    private_network and policy (a file, or the name of one in \
+                    upstream_proxy, readable (a list), successor (a list), adopt, drain, \
+                    base_urls, log_format, trust_dir, group, access, max_sandboxes, approvals (a \
+                    webhook) and sandboxes. Each sandbox has a cgroup and, optionally, id, pid, \
+                    netns, private_network and policy (a file, or the name of one in \
                     /etc/interceptor/policies; the default policy if absent). Relative paths are \
                     those of the working directory.
 

@@ -110,7 +110,8 @@ pub(super) fn needs_rights_to_attach() -> anyhow::Result<()> {
         return Ok(());
     }
     bail!(
-        "attach needs root, which loads its programs. Type: sudo interceptor attach … (missing: {})",
+        "attach needs root, which loads its programs. Type: sudo interceptor attach … \
+         (missing: {})",
         missing.join(", ")
     );
 }

@@ -48,7 +48,10 @@ fn add_policy(document: &mut Value, mut policy: Value) {
     for (name, definition) in definitions {
         schemas[name] = definition;
     }
-    let content = |name| json!({ "application/json": { "schema": { "$ref": format!("#/components/schemas/{name}") } } });
+    let content = |name| {
+        let schema = format!("#/components/schemas/{name}");
+        json!({ "application/json": { "schema": { "$ref": schema } } })
+    };
     for (path, method, name) in
         [("/v1/sandboxes", "post", "NewSandbox"), ("/v1/sandboxes/{id}/policy", "put", "Policy")]
     {

@@ -33,8 +33,8 @@ const ENDED: &str =
     "cannot determine whether it is in a sandbox: it has exited, or /proc does not show it";
 
 const LIVES: &str = "it is in a sandbox, and a sandbox cannot control its own policy";
-const UNSEEN: &str = "cannot determine whether it is in a sandbox: the daemon failed to look at it, \
-                      perhaps because the host lacks descriptors or memory; try again";
+const UNSEEN: &str = "cannot determine whether it is in a sandbox: the daemon failed to look at \
+                      it, perhaps because the host lacks descriptors or memory; try again";
 const UNKNOWN: &str = "cannot determine whether it is in a sandbox: its cgroup cannot be examined";
 
 /// The process at the other end.

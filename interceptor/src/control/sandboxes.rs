@@ -30,10 +30,17 @@ use crate::sandbox::{environment, trust};
     post,
     path = "/v1/sandboxes",
     tag = "sandboxes",
-    request_body(content = NewSandbox, description = "A policy document and the place to enforce it"),
+    request_body(
+        content = NewSandbox,
+        description = "A policy document and the place to enforce it",
+    ),
     responses(
-        (status = 201, description = "The policy is enforced: the self-test from inside passed", body = CreatedSandbox,
-         headers(("location" = String, description = "The sandbox's URL path"))),
+        (
+            status = 201,
+            description = "The policy is enforced: the self-test from inside passed",
+            body = CreatedSandbox,
+            headers(("location" = String, description = "The sandbox's URL path")),
+        ),
         (
             status = 400,
             description = "The body is not JSON",

@@ -5,16 +5,22 @@ use interceptor_policy::{Catalogue, CredentialId, Document, Policy};
 use super::Keyring;
 
 const SERVICES: &str = r#"{ "description": "services with several forms", "services": [
-    { "name": "anthropic", "title": "x-api-key or Bearer", "hosts": ["anthropic.test"], "env": ["ANTHROPIC_API_KEY"],
-      "forms": [{ "header": "x-api-key", "format": "{key}" }, { "header": "authorization", "format": "Bearer {key}" }],
-      "placeholder": { "prefix": "sk-ant-proxy-managed-", "random": 32, "alphabet": "alphanumeric" }, "sources": {} },
-    { "name": "github", "title": "Bearer, token or Basic", "hosts": ["github.test", "*.github.test"], "env": ["GITHUB_TOKEN", "GH_TOKEN"],
-      "forms": [{ "header": "authorization", "format": "Bearer {key}" }, { "header": "authorization", "format": "token {key}" },
+    { "name": "anthropic", "title": "x-api-key or Bearer",
+      "hosts": ["anthropic.test"], "env": ["ANTHROPIC_API_KEY"], "sources": {},
+      "forms": [{ "header": "x-api-key", "format": "{key}" },
+                { "header": "authorization", "format": "Bearer {key}" }],
+      "placeholder": { "prefix": "sk-ant-proxy-managed-", "random": 32,
+                       "alphabet": "alphanumeric" } },
+    { "name": "github", "title": "Bearer, token or Basic",
+      "hosts": ["github.test", "*.github.test"], "env": ["GITHUB_TOKEN", "GH_TOKEN"], "sources": {},
+      "forms": [{ "header": "authorization", "format": "Bearer {key}" },
+                { "header": "authorization", "format": "token {key}" },
                 { "basic": { "username": "x-access-token" } }],
-      "placeholder": { "prefix": "ghp_", "random": 36, "alphabet": "alphanumeric" }, "sources": {} },
-    { "name": "google", "title": "header or query", "hosts": ["google.test"], "env": ["GEMINI_API_KEY"],
+      "placeholder": { "prefix": "ghp_", "random": 36, "alphabet": "alphanumeric" } },
+    { "name": "google", "title": "header or query",
+      "hosts": ["google.test"], "env": ["GEMINI_API_KEY"], "sources": {},
       "forms": [{ "header": "x-goog-api-key", "format": "{key}" }, { "query": "key" }],
-      "placeholder": { "prefix": "AIza", "random": 35, "alphabet": "alphanumeric" }, "sources": {} }
+      "placeholder": { "prefix": "AIza", "random": 35, "alphabet": "alphanumeric" } }
 ]}"#;
 
 const PROFILES: &str = r#"{ "unrestricted": { "description": "any public host" } }"#;
@@ -39,10 +45,15 @@ pub(crate) fn key(name: &str) -> &'static str {
 pub(crate) fn policy() -> Policy {
     let document = format!(
         r#"{{ "credentials_v2": {{
-            "anthropic": {{ "key": "{}" }}, "github": {{ "key": "{}" }}, "google": {{ "key": "{}" }},
-            "basic": {{ "key": "{}", "hosts": ["basic.test"], "inject": {{ "basic": {{ "username": "" }} }}, "env": "BASIC_KEY" }},
-            "first": {{ "key": "{}", "hosts": ["shared.test"], "inject": {{ "header": "x-first_key" }}, "env": "FIRST_KEY" }},
-            "second": {{ "key": "{}", "hosts": ["shared.test:8443"], "inject": {{ "query": "second" }}, "env": "SECOND_KEY" }}
+            "anthropic": {{ "key": "{}" }},
+            "github": {{ "key": "{}" }},
+            "google": {{ "key": "{}" }},
+            "basic": {{ "key": "{}", "hosts": ["basic.test"], "env": "BASIC_KEY",
+                        "inject": {{ "basic": {{ "username": "" }} }} }},
+            "first": {{ "key": "{}", "hosts": ["shared.test"], "env": "FIRST_KEY",
+                        "inject": {{ "header": "x-first_key" }} }},
+            "second": {{ "key": "{}", "hosts": ["shared.test:8443"], "env": "SECOND_KEY",
+                         "inject": {{ "query": "second" }} }}
         }} }}"#,
         key("anthropic"),
         key("github"),

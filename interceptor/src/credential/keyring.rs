@@ -359,11 +359,8 @@ impl Keyring {
 
     fn look(&self, index: usize) {
         let Some(slot) = self.entries().nth(index) else { return };
-        match self.read_slot(slot, false) {
-            Ok(()) => {}
-            Err(error) => {
-                tracing::warn!(%error, "cannot reload a changed key file; keeping the previous key");
-            }
+        if let Err(error) = self.read_slot(slot, false) {
+            tracing::warn!(%error, "cannot reload a changed key file; keeping the previous key");
         }
         slot.is_looked_at.store(false, Ordering::Release);
     }

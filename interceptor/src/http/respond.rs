@@ -188,7 +188,9 @@ async fn read_ahead(
     });
     tokio::select! {
         read = reading => read,
-        () = pulse.silence(patience) => Err(BodyError::Origin(Box::new(CutReason::Silent(patience)))),
+        () = pulse.silence(patience) => {
+            Err(BodyError::Origin(Box::new(CutReason::Silent(patience))))
+        }
     }
 }
 

@@ -148,8 +148,8 @@ pub enum KernelError {
     },
     /// Processes opened sockets as fast as they were closed.
     #[error(
-        "{} from before the attach could not be closed; stop the processes that keep opening them, or \
-         restart them after attaching",
+        "{} from before the attach could not be closed; stop the processes that keep opening \
+         them, or restart them after attaching",
         words::count(*left as u64, "socket")
     )]
     Undestroyed {

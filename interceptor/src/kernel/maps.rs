@@ -228,9 +228,8 @@ impl Maps {
 
 /// Duplicates a map's descriptor.
 fn duplicate(map: &Map, name: &'static str) -> Result<OwnedFd, KernelError> {
-    let (Map::CgroupStorage(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::SkStorage(data)) =
-        map
-    else {
+    use Map::{CgroupStorage, HashMap, LpmTrie, SkStorage};
+    let (CgroupStorage(data) | HashMap(data) | LpmTrie(data) | SkStorage(data)) = map else {
         return Err(KernelError::Incomplete { part: name });
     };
     data.fd()

@@ -233,8 +233,12 @@ mod tests {
 
     fn usual() -> Value {
         json!({
-            "root": { "path": "/r" }, "process": { "env": ["A=1"], "capabilities": { "bounding": ["CAP_CHOWN"] } },
-            "linux": { "namespaces": [{ "type": "mount" }], "seccomp": { "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [] } },
+            "root": { "path": "/r" },
+            "process": { "env": ["A=1"], "capabilities": { "bounding": ["CAP_CHOWN"] } },
+            "linux": {
+                "namespaces": [{ "type": "mount" }],
+                "seccomp": { "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [] },
+            },
             "annotations": { "a": "b" }, "unknown": { "kept": [1, 2] },
         })
     }

@@ -106,9 +106,8 @@ mod tests {
     #[test]
     fn a_state_and_a_configuration_are_told_apart() {
         // As crun 1.8 writes it: with the rootfs besides the bundle.
-        let state =
-            br#"{"ociVersion":"1.0","id":"22d7","pid":31497,"root":"/r","bundle":"/b","status":"created",
-                        "annotations":{"io.interceptor.policy":"p"}}"#;
+        let state = br#"{"ociVersion":"1.0","id":"22d7","pid":31497,"root":"/r","bundle":"/b",
+            "status":"created","annotations":{"io.interceptor.policy":"p"}}"#;
         let Input::State(state) = parse(state).unwrap() else { panic!("a state") };
         assert_eq!(
             (state.id.as_str(), state.pid, state.annotations[crate::oci::POLICY].as_str()),

@@ -100,11 +100,17 @@ mod tests {
 
     #[test]
     fn a_usual_profile_is_wide_and_becomes_narrow() {
-        let mut profile = json!({ "defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"], "syscalls": [
-            { "names": ["read", "io_uring_setup", "socketcall"], "action": "SCMP_ACT_ALLOW" },
-            { "names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [{ "index": 0, "value": 40, "op": "SCMP_CMP_NE" }] },
-            { "names": ["socket"], "action": "SCMP_ACT_ERRNO", "args": [{ "index": 2, "value": 9, "op": "SCMP_CMP_EQ" }] },
-        ] });
+        let mut profile = json!({
+            "defaultAction": "SCMP_ACT_ERRNO",
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+            "syscalls": [
+                { "names": ["read", "io_uring_setup", "socketcall"], "action": "SCMP_ACT_ALLOW" },
+                { "names": ["socket"], "action": "SCMP_ACT_ALLOW",
+                  "args": [{ "index": 0, "value": 40, "op": "SCMP_CMP_NE" }] },
+                { "names": ["socket"], "action": "SCMP_ACT_ERRNO",
+                  "args": [{ "index": 2, "value": 9, "op": "SCMP_CMP_EQ" }] },
+            ],
+        });
         assert!(!is_narrow(&profile));
         narrow(&mut profile);
         assert!(is_narrow(&profile), "{profile:#}");
@@ -114,13 +120,14 @@ mod tests {
 
     #[test]
     fn what_permits_by_default_or_cannot_be_understood_is_wide() {
+        let but = |rule: Value| json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule] });
         for profile in [
             json!(null),
             json!({}),
             json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [] }),
-            json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{ "names": "socket", "action": "SCMP_ACT_ALLOW" }] }),
-            json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{ "names": ["socket"], "action": "SCMP_ACT_LOG" }] }),
-            json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{ "names": ["io_uring_setup"], "action": "SCMP_ACT_ALLOW" }] }),
+            but(json!({ "names": "socket", "action": "SCMP_ACT_ALLOW" })),
+            but(json!({ "names": ["socket"], "action": "SCMP_ACT_LOG" })),
+            but(json!({ "names": ["io_uring_setup"], "action": "SCMP_ACT_ALLOW" })),
         ] {
             assert!(!is_narrow(&profile), "{profile}");
         }

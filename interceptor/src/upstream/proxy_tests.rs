@@ -219,7 +219,9 @@ async fn a_credential_that_is_refused_is_not_shown() {
 #[tokio::test]
 async fn an_interim_answer_is_not_the_answer() {
     let proxy = Proxy::start(|_| {
-        Act::Echo(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 x\r\na: b\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 5)
+        let answers = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 x\r\na: b\r\n\r\n\
+                        HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        Act::Echo(answers, 5)
     })
     .await;
     assert!(connect(&proxy.road(false), "{}", "api.example.com").await.is_ok());

@@ -11,7 +11,8 @@ fn check_reports_every_error_with_its_pointer_and_exits_1() {
     let desk = Desk::new();
     let bad = desk.file(
         "bad.json",
-        r#"{"netwrok":{},"credentials_v2":{"openai":{"key":"sk-CANARY","endpoints":[{"methods":["GET"],"paths":["/a/b","c"]}]}}}"#,
+        r#"{"netwrok":{},"credentials_v2":{"openai":{"key":"sk-CANARY",
+            "endpoints":[{"methods":["GET"],"paths":["/a/b","c"]}]}}}"#,
     );
     let (seen, code) = desk.json(&["check", "--json", &bad.display().to_string()]);
     assert_eq!(code, 1);

@@ -13,22 +13,37 @@ fn explain_prints_the_decision_and_its_exit_status_tells_it() {
         (
             &["GET", "https://api.openai.com/v1/models/gpt-4?x=%2e%2e"],
             0,
-            json!({"decision":"allow","type":null,"status":null,"filter":"endpoint","rule":"GET /v1/models","credential":"openai","host":"api.openai.com","method":"GET","path":"/v1/models/gpt-4"}),
+            json!({
+                "decision": "allow", "type": null, "status": null, "filter": "endpoint",
+                "rule": "GET /v1/models", "credential": "openai",
+                "host": "api.openai.com", "method": "GET", "path": "/v1/models/gpt-4",
+            }),
         ),
         (
             &["DELETE", "https://API.OpenAI.com.:443/v1/%6dodels"],
             1,
-            json!({"decision":"deny","type":"endpoint_denied","status":403,"filter":"endpoint","rule":null,"credential":"openai","host":"api.openai.com","method":"DELETE","path":"/v1/models"}),
+            json!({
+                "decision": "deny", "type": "endpoint_denied", "status": 403, "filter": "endpoint",
+                "rule": null, "credential": "openai",
+                "host": "api.openai.com", "method": "DELETE", "path": "/v1/models",
+            }),
         ),
         (
             &["GET", "https://api.openai.com/v1/../models"],
             1,
-            json!({"decision":"deny","type":"path_ambiguous","status":400,"filter":"request","rule":null,"credential":null,"host":"api.openai.com","method":"GET","path":"/v1/../models"}),
+            json!({
+                "decision": "deny", "type": "path_ambiguous", "status": 400, "filter": "request",
+                "rule": null, "credential": null,
+                "host": "api.openai.com", "method": "GET", "path": "/v1/../models",
+            }),
         ),
         (
             &["GET", "https://api.openai.com/v1/models#x"],
             1,
-            json!({"decision":"deny","type":"path_ambiguous","status":400,"filter":"request","host":"api.openai.com"}),
+            json!({
+                "decision": "deny", "type": "path_ambiguous", "status": 400, "filter": "request",
+                "host": "api.openai.com",
+            }),
         ),
         (
             &["GET", "https://api.openai.com\\@evil.test/"],
@@ -38,17 +53,26 @@ fn explain_prints_the_decision_and_its_exit_status_tells_it() {
         (
             &["GET", "http://api.openai.com/v1/models"],
             1,
-            json!({"decision":"deny","type":"plaintext_denied","status":403,"filter":"credential","credential":"openai"}),
+            json!({
+                "decision": "deny", "type": "plaintext_denied", "status": 403,
+                "filter": "credential", "credential": "openai",
+            }),
         ),
         (
             &["GET", "https://evil.test"],
             1,
-            json!({"decision":"deny","type":"host_denied","status":403,"filter":"network","rule":"0.0.0.0/0","credential":null,"host":"evil.test","path":"/"}),
+            json!({
+                "decision": "deny", "type": "host_denied", "status": 403, "filter": "network",
+                "rule": "0.0.0.0/0", "credential": null, "host": "evil.test", "path": "/",
+            }),
         ),
         (
             &["GET", "https://docs.example.com/a/../b"],
             0,
-            json!({"decision":"allow","filter":"network","rule":"*.example.com:443","credential":null,"path":"/a/../b"}),
+            json!({
+                "decision": "allow", "filter": "network", "rule": "*.example.com:443",
+                "credential": null, "path": "/a/../b",
+            }),
         ),
         (
             &["CONNECT", "https://docs.example.com/"],

@@ -17,11 +17,14 @@ use serde_json::json;
 use desk::Desk;
 
 const POLICY: &str = r#"{
-  "network": { "deny": ["0.0.0.0/0"], "allow": ["api.openai.com", "*.example.com:443", "9.9.9.9", "xn--bcher-kva.test"] },
+  "network": { "deny": ["0.0.0.0/0"],
+               "allow": ["api.openai.com", "*.example.com:443", "9.9.9.9", "xn--bcher-kva.test"] },
   "credentials_v2": {
-    "openai": { "key": "sk-CANARY", "endpoints": [ { "methods": ["POST"], "paths": ["/v1/chat/completions"] },
-                                                   { "methods": ["GET"],  "paths": ["/v1/models"] } ] },
-    "asked":  { "key": { "env": "INTERCEPTOR_TEST_KEY" }, "hosts": ["asked.example.com"], "inject": { "query": "key" } },
+    "openai": { "key": "sk-CANARY",
+                "endpoints": [ { "methods": ["POST"], "paths": ["/v1/chat/completions"] },
+                               { "methods": ["GET"],  "paths": ["/v1/models"] } ] },
+    "asked":  { "key": { "env": "INTERCEPTOR_TEST_KEY" }, "hosts": ["asked.example.com"],
+                "inject": { "query": "key" } },
     "other":  { "key": { "file": "/nonexistent/key" }, "hosts": ["asked.example.com"] }
   }
 }"#;

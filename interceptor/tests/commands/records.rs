@@ -4,10 +4,38 @@ use serde_json::{Value, json};
 
 use super::{Desk, POLICY};
 
+/// A record of a request, but for these fields.
 fn record(id: &str, rest: Value) -> String {
-    let mut record = json!({"ts":"2026-01-01T00:00:00.000000Z","sandbox":"s","id":id,"kind":"request","decision":"allow","port":443,"protocol":"h1"});
-    record.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
-    format!("{record}\n")
+    let record = json!({
+        "ts": "2026-01-01T00:00:00.000000Z", "sandbox": "s", "id": id,
+        "kind": "request", "decision": "allow", "port": 443, "protocol": "h1",
+    });
+    format!("{}\n", with(record, rest))
+}
+
+/// An object with the fields of another.
+fn with(mut object: Value, more: Value) -> Value {
+    let Value::Object(more) = more else { panic!("an object") };
+    object.as_object_mut().unwrap().extend(more);
+    object
+}
+
+/// A record of a request such as `GET host/path`.
+fn request(id: &str, line: &str, rest: Value) -> String {
+    let (method, url) = line.split_once(' ').unwrap();
+    let (host, path) = url.split_at(url.find('/').unwrap());
+    record(id, with(json!({"host":host,"method":method,"path":path}), rest))
+}
+
+/// What a record says of a refusal.
+fn denied(kind: &str) -> Value {
+    json!({"decision":"deny","type":kind})
+}
+
+/// A record of a connection that was refused.
+fn connection(id: &str, protocol: &str, kind: &str) -> String {
+    let made = json!({"kind":"connection","host":"docs.example.com","protocol":protocol});
+    record(id, with(made, denied(kind)))
 }
 
 #[test]
@@ -15,11 +43,11 @@ fn explain_takes_a_request_from_an_audit_record() {
     let desk = Desk::new();
     let policy = desk.file("p.json", POLICY);
     let audit = [
-        record("a1", json!({"host":"api.openai.com","method":"GET","path":"/v1/models"})),
+        request("a1", "GET api.openai.com/v1/models", json!({})),
         "this line was cut {\"id\":\"a2\n".to_owned(),
-        record("a2", json!({"host":"api.openai.com","method":"PUT","path":"/v1/models","decision":"deny","type":"endpoint_denied"})),
-        record("a3", json!({"host":"asked.example.com","method":"GET","path":"/x","credential":"other"})),
-        record("a4", json!({"host":"api.openai.com","method":"GET","path":"/x","port":80,"decision":"deny","type":"plaintext_denied"})),
+        request("a2", "PUT api.openai.com/v1/models", denied("endpoint_denied")),
+        request("a3", "GET asked.example.com/x", json!({"credential":"other"})),
+        request("a4", "GET api.openai.com/x", with(json!({"port":80}), denied("plaintext_denied"))),
         record("a5", json!({"kind":"connection","host":"docs.example.com","protocol":"tcp"})),
         record("a6", json!({"kind":"lifecycle"})),
     ]
@@ -48,11 +76,11 @@ fn replay_reports_what_a_new_policy_would_change() {
     let desk = Desk::new();
     let policy = desk.file("p.json", POLICY).display().to_string();
     let same = [
-        record("b1", json!({"host":"api.openai.com","method":"GET","path":"/v1/models"})),
-        record("b2", json!({"host":"evil.test","method":"GET","path":"/","decision":"deny","type":"host_denied"})),
-        record("b3", json!({"host":"docs.example.com","method":"GET","path":"/","decision":"deny","type":"upstream_timeout"})),
-        record("b4", json!({"host":"docs.example.com","method":"GET","path":"/","decision":"deny","type":"limit_exceeded"})),
-        record("b5", json!({"kind":"dns","host":"evil.test","decision":"deny","type":"host_denied"})),
+        request("b1", "GET api.openai.com/v1/models", json!({})),
+        request("b2", "GET evil.test/", denied("host_denied")),
+        request("b3", "GET docs.example.com/", denied("upstream_timeout")),
+        request("b4", "GET docs.example.com/", denied("limit_exceeded")),
+        record("b5", with(json!({"kind":"dns","host":"evil.test"}), denied("host_denied"))),
         record("b6", json!({"kind":"connection","host":"docs.example.com","protocol":"tls"})),
     ]
     .concat();
@@ -66,9 +94,9 @@ fn replay_reports_what_a_new_policy_would_change() {
     assert_eq!((&seen["judged"], &seen["skipped"]), (&json!(4), &json!(1)));
     let changed = [
         same.as_str(),
-        &record("b7", json!({"host":"gone.test","method":"GET","path":"/a"})),
-        &record("b8", json!({"host":"gone.test","method":"GET","path":"/a"})),
-        &record("b9", json!({"host":"docs.example.com","method":"GET","path":"/b","decision":"deny","type":"host_denied"})),
+        &request("b7", "GET gone.test/a", json!({})),
+        &request("b8", "GET gone.test/a", json!({})),
+        &request("b9", "GET docs.example.com/b", denied("host_denied")),
         "not json\n",
     ]
     .concat();
@@ -96,26 +124,23 @@ fn replay_reports_what_a_new_policy_would_change() {
 fn replay_skips_records_without_a_request_and_its_totals_add_up() {
     let desk = Desk::new();
     let policy = desk.file("p.json", POLICY).display().to_string();
-    let governed = |more: Value| {
-        let mut fields =
-            json!({"host":"api.openai.com","method":"GET","path":"/v1/models","decision":"deny"});
-        fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        fields
+    let governed = |id: &str, kind: &str, more: Value| {
+        request(id, "GET api.openai.com/v1/models", with(denied(kind), more))
     };
     let audit = [
-        record("c1", json!({"host":"api.openai.com","method":"GET","path":"/v1/models"})),
-        record("c2", json!({"host":"evil.test","method":"GET","path":"/","decision":"deny","type":"host_denied"})),
+        request("c1", "GET api.openai.com/v1/models", json!({})),
+        request("c2", "GET evil.test/", denied("host_denied")),
         // An upgrade, a method override, a key that could not be set, an ambiguous query.
-        record("c3", governed(json!({"type":"protocol_denied","filter":"credential","protocol":"h1"}))),
-        record("c4", governed(json!({"type":"endpoint_denied","filter":"endpoint","rule":"GET /v1/models"}))),
-        record("c5", governed(json!({"type":"endpoint_denied","filter":"credential"}))),
-        record("c6", governed(json!({"type":"path_ambiguous","filter":"request"}))),
-        record("c7", governed(json!({"type":"request_malformed","filter":"request"}))),
+        governed("c3", "protocol_denied", json!({"filter":"credential","protocol":"h1"})),
+        governed("c4", "endpoint_denied", json!({"filter":"endpoint","rule":"GET /v1/models"})),
+        governed("c5", "endpoint_denied", json!({"filter":"credential"})),
+        governed("c6", "path_ambiguous", json!({"filter":"request"})),
+        governed("c7", "request_malformed", json!({"filter":"request"})),
         // Two names on one connection, and a placeholder in the SNI.
-        record("c8", json!({"kind":"connection","host":"docs.example.com","protocol":"tls","decision":"deny","type":"no_request"})),
-        record("c9", json!({"kind":"connection","host":"docs.example.com","protocol":"tls","decision":"deny","type":"credential_misuse"})),
-        record("d1", json!({"kind":"connection","host":"docs.example.com","protocol":"tcp","decision":"deny","type":"protocol_denied"})),
-        record("d2", json!({"kind":"dns","host":"evil.test","decision":"deny","type":"host_denied"})),
+        connection("c8", "tls", "no_request"),
+        connection("c9", "tls", "credential_misuse"),
+        connection("d1", "tcp", "protocol_denied"),
+        record("d2", with(json!({"kind":"dns","host":"evil.test"}), denied("host_denied"))),
         "{\"kind\":\"lifecycle\",\"type\":\"started\"}\n".to_owned(),
     ]
     .concat();
@@ -139,9 +164,9 @@ fn replay_skips_records_without_a_request_and_its_totals_add_up() {
 fn audit_files_of_every_kind_are_read_safely() {
     let desk = Desk::new();
     let line = |path: &str, decision: &str| {
-        format!(
-            r#"{{"ts":"2026-01-31T12:00:00.000000Z","sandbox":"s1","id":"x","kind":"request","decision":"{decision}","host":"h.test","method":"GET","path":"{path}"}}"#
-        ) + "\n"
+        let head = r#""ts":"2026-01-31T12:00:00.000000Z","sandbox":"s1","id":"x""#;
+        let asked = format!(r#""host":"h.test","method":"GET","path":"{path}""#);
+        format!(r#"{{{head},"kind":"request","decision":"{decision}",{asked}}}"#) + "\n"
     };
     let text = line("/a", "deny")
         + &line("/b", "allow")

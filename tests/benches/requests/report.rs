@@ -119,11 +119,14 @@ impl Report {
             .iter()
             .map(|scenario| {
                 let measures = scenario.measures.iter().map(|measure| {
-                    let of = |kind: &&&Kind| Some((kind.name, self.spread(scenario, measure.name, kind)?));
+                    let of = |kind: &&&Kind| {
+                        Some((kind.name, self.spread(scenario, measure.name, kind)?))
+                    };
                     let contenders: BTreeMap<&str, Spread> =
                         kinds.iter().filter_map(|kind| of(&kind)).collect();
                     json!({
-                        "name": measure.name, "better": measure.better.word(), "contenders": contenders,
+                        "name": measure.name, "better": measure.better.word(),
+                        "contenders": contenders,
                     })
                 });
                 let measures: Vec<Value> = measures.collect();

@@ -97,7 +97,8 @@ fn stream(events: Vec<String>, gated: bool, shared: Arc<Shared>) -> Frames {
 /// <https://platform.openai.com/docs/api-reference/chat>
 fn openai(asked: &Value) -> (Value, Vec<String>) {
     let whole = json!({
-        "id": "chatcmpl-lab", "object": "chat.completion", "created": 1_700_000_000, "model": asked["model"],
+        "id": "chatcmpl-lab", "object": "chat.completion", "created": 1_700_000_000,
+        "model": asked["model"],
         "choices": [{
             "index": 0, "finish_reason": "stop", "logprobs": null,
             "message": { "role": "assistant", "content": TEXT.concat(), "refusal": null },
@@ -106,7 +107,8 @@ fn openai(asked: &Value) -> (Value, Vec<String>) {
     });
     let chunk = |delta: Value, end: Value| {
         let chunk = json!({
-            "id": "chatcmpl-lab", "object": "chat.completion.chunk", "created": 1_700_000_000, "model": asked["model"],
+            "id": "chatcmpl-lab", "object": "chat.completion.chunk", "created": 1_700_000_000,
+            "model": asked["model"],
             "choices": [{ "index": 0, "delta": delta, "finish_reason": end, "logprobs": null }],
         });
         format!("data: {chunk}\n\n")
@@ -128,9 +130,11 @@ fn openai_response(asked: &Value) -> (Value, Vec<String>) {
     };
     let response = |status: &str, output: Vec<Value>| {
         json!({
-            "id": "resp_lab", "object": "response", "created_at": 1_700_000_000, "status": status, "model": asked["model"],
-            "error": null, "incomplete_details": null, "instructions": null, "metadata": {}, "output": output,
-            "parallel_tool_calls": true, "temperature": 1.0, "tool_choice": "auto", "tools": [], "top_p": 1.0,
+            "id": "resp_lab", "object": "response", "created_at": 1_700_000_000, "status": status,
+            "model": asked["model"],
+            "error": null, "incomplete_details": null, "instructions": null, "metadata": {},
+            "output": output, "parallel_tool_calls": true, "temperature": 1.0, "top_p": 1.0,
+            "tool_choice": "auto", "tools": [],
             "usage": { "input_tokens": 1, "input_tokens_details": { "cached_tokens": 0 },
                        "output_tokens": 3, "output_tokens_details": { "reasoning_tokens": 0 },
                        "total_tokens": 4 },
@@ -140,13 +144,16 @@ fn openai_response(asked: &Value) -> (Value, Vec<String>) {
     let mut told = vec![
         json!({ "type": "response.created", "response": response("in_progress", vec![]) }),
         json!({ "type": "response.output_item.added", "output_index": 0,
-                "item": { "id": "msg_lab", "type": "message", "role": "assistant", "status": "in_progress", "content": [] } }),
-        json!({ "type": "response.content_part.added", "item_id": "msg_lab", "output_index": 0, "content_index": 0,
-                "part": { "type": "output_text", "text": "", "annotations": [], "logprobs": [] } }),
+                        "item": { "id": "msg_lab", "type": "message", "role": "assistant",
+                                  "status": "in_progress", "content": [] } }),
+        json!({ "type": "response.content_part.added", "item_id": "msg_lab",
+                        "output_index": 0, "content_index": 0,
+                        "part": { "type": "output_text", "text": "",
+                                  "annotations": [], "logprobs": [] } }),
     ];
     told.extend(TEXT.map(|text| {
-        json!({ "type": "response.output_text.delta", "item_id": "msg_lab", "output_index": 0, "content_index": 0,
-                "delta": text, "logprobs": [] })
+        json!({ "type": "response.output_text.delta", "item_id": "msg_lab",
+                "output_index": 0, "content_index": 0, "delta": text, "logprobs": [] })
     }));
     let item = message(&TEXT.concat(), "completed");
     told.push(json!({ "type": "response.output_item.done", "output_index": 0, "item": item }));
@@ -162,22 +169,26 @@ fn openai_response(asked: &Value) -> (Value, Vec<String>) {
 fn anthropic(asked: &Value) -> (Value, Vec<String>) {
     let message = |content: Value, reason: Value| {
         json!({
-            "id": "msg_lab", "type": "message", "role": "assistant", "model": asked["model"], "content": content,
-            "stop_reason": reason, "stop_sequence": null, "usage": { "input_tokens": 1, "output_tokens": 3 },
+            "id": "msg_lab", "type": "message", "role": "assistant", "model": asked["model"],
+            "content": content, "stop_reason": reason, "stop_sequence": null,
+            "usage": { "input_tokens": 1, "output_tokens": 3 },
         })
     };
     let whole = message(json!([{ "type": "text", "text": TEXT.concat() }]), json!("end_turn"));
     let mut told = vec![
         json!({ "type": "message_start", "message": message(json!([]), Value::Null) }),
-        json!({ "type": "content_block_start", "index": 0, "content_block": { "type": "text", "text": "" } }),
+        json!({ "type": "content_block_start", "index": 0,
+                "content_block": { "type": "text", "text": "" } }),
         json!({ "type": "ping" }),
     ];
     told.extend(TEXT.map(|text| {
-        json!({ "type": "content_block_delta", "index": 0, "delta": { "type": "text_delta", "text": text } })
+        json!({ "type": "content_block_delta", "index": 0,
+                "delta": { "type": "text_delta", "text": text } })
     }));
     told.extend([
         json!({ "type": "content_block_stop", "index": 0 }),
-        json!({ "type": "message_delta", "delta": { "stop_reason": "end_turn", "stop_sequence": null },
+        json!({ "type": "message_delta",
+                "delta": { "stop_reason": "end_turn", "stop_sequence": null },
                 "usage": { "output_tokens": 3 } }),
         json!({ "type": "message_stop" }),
     ]);

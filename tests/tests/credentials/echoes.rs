@@ -26,7 +26,8 @@ fn c3_what_the_origin_echoes_holds_the_placeholder_instead() {
             let mut script = String::from("echo \"placeholder $LAB_API_KEY\"\n");
             for query in queries {
                 script.push_str(&format!(
-                    "echo '== {query}'; curl -sSi {protocol} --compressed -H 'accept-encoding: gzip, br, deflate, zstd' \
+                    "echo '== {query}'; curl -sSi {protocol} --compressed \
+                     -H 'accept-encoding: gzip, br, deflate, zstd' \
                      -d 'a body' 'https://{HOST}/echo{query}' || exit\n"
                 ));
             }
@@ -125,7 +126,8 @@ fn websocket(message: &str) -> String {
     format!(
         r#"
 import base64, os, socket, ssl, struct
-s = ssl.create_default_context().wrap_socket(socket.create_connection(('{HOST}', 443)), server_hostname='{HOST}')
+s = socket.create_connection(('{HOST}', 443))
+s = ssl.create_default_context().wrap_socket(s, server_hostname='{HOST}')
 s.settimeout(10)
 key = base64.b64encode(os.urandom(16)).decode()
 s.sendall(f'GET /ws HTTP/1.1\r\nhost: {HOST}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n'
@@ -138,7 +140,8 @@ while b'\r\n\r\n' not in head:
 print(head.decode())
 if b' 101 ' in head.split(b'\r\n')[0]:
     payload, mask = b'{message}', os.urandom(4)
-    s.sendall(bytes([0x81, 0x80 | len(payload)]) + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(payload)))
+    masked = bytes(b ^ mask[i % 4] for i, b in enumerate(payload))
+    s.sendall(bytes([0x81, 0x80 | len(payload)]) + mask + masked)
     print(s.recv(65536))
     s.sendall(bytes([0x88, 0x80]) + mask)
     print(s.recv(65536))
@@ -151,7 +154,8 @@ fn c5_a_redirect_to_another_host_is_a_new_request() {
     Lab::test(|lab| {
         let location = format!("https%3A%2F%2F{OTHER}%2Fnext");
         let arguments = format!(
-            "-L --location-trusted -H \"authorization: Bearer $LAB_API_KEY\" 'https://{HOST}/set?location={location}'"
+            "-L --location-trusted -H \"authorization: Bearer $LAB_API_KEY\" \
+             'https://{HOST}/set?location={location}'"
         );
         // curl sees the origin's 302 only if the proxy does not follow it.
         let outcome = curl(lab, &policy(lab), &arguments);

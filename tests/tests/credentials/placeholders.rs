@@ -65,7 +65,8 @@ fn with_two_credentials_for_a_host_the_placeholder_selects() {
         let second = lab.another_key();
         let mut policy = policy(lab);
         policy["credentials_v2"]["second"] = json!({
-            "key": { "file": lab.secret_file("second", &second) }, "hosts": [HOST], "env": "SECOND_KEY",
+            "key": { "file": lab.secret_file("second", &second) },
+            "hosts": [HOST], "env": "SECOND_KEY",
             "endpoints": [{ "methods": ["GET"], "paths": ["/second"] }],
         });
         let first = curl(
@@ -157,7 +158,8 @@ fn c12_a_placeholder_of_one_sandbox_is_nothing_in_another() {
         let mut policy = policy(lab);
         policy["credentials_v2"]["lab"]["key"] = json!({ "file": lab.secret_file("second", &key) });
         let arguments = format!(
-            "-H 'authorization: Bearer {foreign}' https://{HOST}/v1/x && curl -sS -H 'x-a: {foreign}' https://{OTHER}/x"
+            "-H 'authorization: Bearer {foreign}' https://{HOST}/v1/x && \
+             curl -sS -H 'x-a: {foreign}' https://{OTHER}/x"
         );
         curl(lab, &policy, &arguments).success();
         let seen = lab.seen();

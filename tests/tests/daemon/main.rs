@@ -115,9 +115,11 @@ fn no_answer_and_no_log_holds_a_key() {
     Lab::test(|lab| {
         let (key, second) = (lab.key(), lab.another_key());
         let daemon = lab.daemon().at_origin(HOST).start();
-        let policy = json!({ "image": format!("label {key}"), "network": { "allow": [HOST, "api.openai.com"] },
+        let policy = json!({
+            "image": format!("label {key}"), "network": { "allow": [HOST, "api.openai.com"] },
             "credentials": { "openai": second },
-            "credentials_v2": { "lab": { "key": key, "hosts": [HOST], "env": "LAB_API_KEY" } } });
+            "credentials_v2": { "lab": { "key": key, "hosts": [HOST], "env": "LAB_API_KEY" } },
+        });
         let guest = daemon.guest(&policy);
         assert_eq!(get(&guest, HOST, "/echo").0, 200);
         assert_eq!(lab.seen()[0].values("authorization"), [format!("Bearer {key}")]);
@@ -131,9 +133,13 @@ fn no_answer_and_no_log_holds_a_key() {
             json!({ "cgroup": cgroup.path(), "credentials": { key: key } }),
             json!({ "cgroup": cgroup.path(), key: 1 }),
             json!({ "cgroup": cgroup.path(), "id": format!("{key}/"), "network_profile": key }),
-            json!({ "cgroup": cgroup.path(), "credentials_v2": { "lab": { "key": key, "hosts": [key, "a b"], "inject": { "header": format!("{key} x") } } } }),
-            json!({ "cgroup": cgroup.path(), "credentials_v2": { "lab": { "key": { "env": key, "file": key }, "env": format!("{key} x") } } }),
-            json!({ "cgroup": cgroup.path(), "limits": { "requests": key }, "network": { "allow": [key, 7], "deny": key } }),
+            json!({ "cgroup": cgroup.path(), "credentials_v2": { "lab": {
+                "key": key, "hosts": [key, "a b"],
+                "inject": { "header": format!("{key} x") } } } }),
+            json!({ "cgroup": cgroup.path(), "credentials_v2": { "lab": {
+                "key": { "env": key, "file": key }, "env": format!("{key} x") } } }),
+            json!({ "cgroup": cgroup.path(), "limits": { "requests": key },
+                    "network": { "allow": [key, 7], "deny": key } }),
             json!({ "cgroup": cgroup.path(), "pid": key, "netns": [key] }),
         ];
         for body in wrong {

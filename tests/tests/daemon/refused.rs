@@ -43,8 +43,10 @@ fn every_error_is_a_problem_document_that_says_what_is_wrong() {
         assert_eq!(pointers(json!({ "cgroup": here, "netns": "/etc/passwd" })), ["/netns"]);
         assert_eq!(pointers(json!({ "cgroup": here, "colour": "red" })), ["/colour"]);
         assert_eq!(pointers(json!([1])), ["/cgroup", ""]);
-        let every = json!({ "cgroup": 7, "network": { "allow": ["a b"] }, "limits": { "requests": 0 },
-                            "credentials": { "openai": { "env": "NO_SUCH_VARIABLE" } } });
+        let every = json!({
+            "cgroup": 7, "network": { "allow": ["a b"] }, "limits": { "requests": 0 },
+            "credentials": { "openai": { "env": "NO_SUCH_VARIABLE" } },
+        });
         assert_eq!(pointers(every), ["/cgroup", "/network/allow/0", "/limits/requests"]);
         let missing =
             json!({ "cgroup": here, "credentials": { "openai": { "file": "/no/such/file" } } });

@@ -48,13 +48,16 @@ def kept(name):
         time.sleep(0.002)
 def curl():
     while not os.path.exists(stop):
-        done = subprocess.run(['curl', '-sS', '--http2', '--max-time', '60', '-o', '/dev/null', '-w', 'h2 %{http_code} %{http_version}\n',
-            '-H', 'authorization: ' + headers['authorization'], f'https://{host}/h2/[1-40]'], capture_output=True, text=True)
+        done = subprocess.run(['curl', '-sS', '--http2', '--max-time', '60', '-o', '/dev/null',
+                               '-w', 'h2 %{http_code} %{http_version}\n',
+                               '-H', 'authorization: ' + headers['authorization'],
+                               f'https://{host}/h2/[1-40]'], capture_output=True, text=True)
         for line in done.stdout.split('\n'):
             if line: note(line)
         if done.returncode: note(f'h2 FAILED {done.returncode} {done.stderr!r}')
 threads = [threading.Thread(target=kept, args=('kept',)) for _ in range(3)]
-threads += [threading.Thread(target=kept, args=('fresh',)) for _ in range(2)] + [threading.Thread(target=curl)]
+threads += [threading.Thread(target=kept, args=('fresh',)) for _ in range(2)]
+threads += [threading.Thread(target=curl)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 "#;
@@ -165,7 +168,8 @@ fn a_request_under_way_ends_in_the_daemon_where_it_began() {
         let daemon = lab.daemon().at_origin(HOST).quiet_log().start();
         let guest = daemon.guest(&policy(lab));
         let script = format!(
-            "curl -sS --max-time 60 -H \"authorization: Bearer $LAB_API_KEY\" -o /dev/null -w '%{{http_code}}' https://{HOST}/gated"
+            "curl -sS --max-time 60 -H \"authorization: Bearer $LAB_API_KEY\" -o /dev/null \
+             -w '%{{http_code}}' https://{HOST}/gated"
         );
         let waiting = guest.command("sh").args(["-c", &script]).spawn().unwrap();
         assert!(until(|| !lab.seen().is_empty()));
@@ -194,7 +198,8 @@ fn a_sandbox_that_is_removed_after_a_takeover_is_so_for_requests_of_before_too()
             lab.daemon().at_origin(HOST).quiet_log().option("--drain").option("3600").start();
         let guest = daemon.guest(&policy(lab));
         let script = format!(
-            "curl -sS --max-time 60 -H \"authorization: Bearer $LAB_API_KEY\" -o /dev/null https://{HOST}/gated || echo cut"
+            "curl -sS --max-time 60 -H \"authorization: Bearer $LAB_API_KEY\" \
+             -o /dev/null https://{HOST}/gated || echo cut"
         );
         let waiting = guest.command("sh").args(["-c", &script]).spawn().unwrap();
         assert!(until(|| !lab.seen().is_empty()));
@@ -212,7 +217,10 @@ fn half_a_takeover(daemon: &Daemon<'_>, hello: &Value, steps: &[&str]) -> Vec<Va
     let mut stream = UnixStream::connect(daemon.control()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     stream
-        .write_all(b"POST /v1/takeover HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: interceptor-takeover\r\n\r\n")
+        .write_all(
+            b"POST /v1/takeover HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\n\
+              upgrade: interceptor-takeover\r\n\r\n",
+        )
         .unwrap();
     let mut head = Vec::new();
     let mut byte = [0];

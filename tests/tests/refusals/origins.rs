@@ -65,7 +65,8 @@ fn t4_a_certificate_that_proves_nothing_gets_no_request() {
 #[test]
 fn an_origin_that_breaks_http_is_said_to_do_so() {
     let answers: [&[u8]; 8] = [
-        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n\
+          5\r\nhello\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nx",
         b"HTTP/1.1 200 OK\r\ncontent-length: 5, 5\r\n\r\nhello",
@@ -103,7 +104,8 @@ fn an_origin_that_closes_without_an_answer_is_said_to_do_so() {
 fn h2_what_follows_an_answer_is_never_the_answer_to_another_request() {
     Lab::test(|lab| {
         let origin = lab.scripted(
-            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",
+            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n\
+              okHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",
         );
         let sandbox = lab.sandbox(&policy(lab)).resolve(HOST, origin.address());
         let plan = (0..5).fold(Plan::https(HOST, "http/1.1"), |plan, n| {

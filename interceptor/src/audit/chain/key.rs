@@ -32,8 +32,11 @@ pub enum ChainKeyError {
         cause: io::Error,
     },
     /// Every user of the machine can read or write it.
-    #[error("the audit chain's key {path} is open to every user of this machine (mode {mode:04o}): chmod 600 {path}",
-        path = path.display())]
+    #[error(
+        "the audit chain's key {path} is open to every user of this machine (mode {mode:04o}): \
+         chmod 600 {path}",
+        path = path.display()
+    )]
     Exposed {
         /// The file.
         path: PathBuf,
@@ -41,8 +44,11 @@ pub enum ChainKeyError {
         mode: u32,
     },
     /// It is too short or too long.
-    #[error("the audit chain's key {path} has {length} bytes, not between {SHORTEST} and {LONGEST}: \
-        make one with `head -c 32 /dev/urandom > FILE`, mode 0600", path = path.display())]
+    #[error(
+        "the audit chain's key {path} has {length} bytes, not between {SHORTEST} and {LONGEST}: \
+         make one with `head -c 32 /dev/urandom > FILE`, mode 0600",
+        path = path.display()
+    )]
     Length {
         /// The file.
         path: PathBuf,

@@ -77,7 +77,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_changed_byte_is_found_in_its_line(at in any::<prop::sample::Index>(), change in 1..=255_u8) {
+    fn a_changed_byte_is_found_in_its_line(
+        at in any::<prop::sample::Index>(), change in 1..=255_u8,
+    ) {
         let mut file = WHOLE.clone();
         let at = at.index(file.len());
         let line = 1 + memchr::memchr_iter(b'\n', &file[..at]).count() as u64;
@@ -105,11 +107,14 @@ proptest! {
         prop_assume!(one != other);
         let mut lines = lines(&WHOLE);
         lines.swap(one, other);
-        prop_assert_eq!(fault(&lines.concat()).expect("swapped lines").0, one.min(other) as u64 + 1);
+        let (found, _) = fault(&lines.concat()).expect("swapped lines");
+        prop_assert_eq!(found, one.min(other) as u64 + 1);
     }
 
     #[test]
-    fn a_line_that_stands_twice_is_found_where_it_stands_again(line in 0..24_usize, to in 0..=24_usize) {
+    fn a_line_that_stands_twice_is_found_where_it_stands_again(
+        line in 0..24_usize, to in 0..=24_usize,
+    ) {
         let mut lines = lines(&WHOLE);
         let copy = lines[line];
         lines.insert(to, copy);

@@ -105,9 +105,11 @@ mod tests {
 
     #[test]
     fn a_record_is_one_line_that_says_what_happened() {
-        let text = br#"{"ts":"2026-01-31T12:00:00.123456Z","sandbox":"s1","id":"abc","kind":"request","decision":"deny",
-            "type":"endpoint_denied","filter":"endpoint","credential":"openai","host":"api.openai.com","port":443,
-            "protocol":"h2","method":"DELETE","path":"/v1/files/f","status":403,"bytes_up":1,"bytes_down":2,"duration_ms":1.25}"#;
+        let text = br#"{"ts":"2026-01-31T12:00:00.123456Z","sandbox":"s1","id":"abc",
+            "kind":"request","decision":"deny","type":"endpoint_denied","filter":"endpoint",
+            "credential":"openai","host":"api.openai.com","port":443,"protocol":"h2",
+            "method":"DELETE","path":"/v1/files/f","status":403,"bytes_up":1,"bytes_down":2,
+            "duration_ms":1.25}"#;
         let record = ParsedRecord::parse(text).unwrap();
         assert_eq!(
             line(&record, false),
@@ -115,7 +117,9 @@ mod tests {
              endpoint_denied credential=openai up=1 down=2 1.2ms id=abc"
         );
         assert!(line(&record, true).contains("\u{1b}[31mdeny \u{1b}[0m"));
-        let text = br#"{"ts":"2026-01-31T12:00:00.123456Z","sandbox":"s1","id":"def","kind":"connection","decision":"allow","ip":"192.0.2.1","port":5432,"protocol":"tcp"}"#;
+        let text = br#"{"ts":"2026-01-31T12:00:00.123456Z","sandbox":"s1","id":"def",
+            "kind":"connection","decision":"allow","ip":"192.0.2.1","port":5432,
+            "protocol":"tcp"}"#;
         let record = ParsedRecord::parse(text).unwrap();
         assert_eq!(
             line(&record, false),

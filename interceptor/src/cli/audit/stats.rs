@@ -384,7 +384,8 @@ mod tests {
     fn refusals_are_counted_by_what_they_have_in_common() {
         let line = |ts: &str, decision: &str, path: &str| {
             format!(
-                r#"{{"ts":"2026-01-31T12:00:{ts}.000000Z","sandbox":"s1","kind":"request","decision":"{decision}","host":"h.test","method":"GET","path":"{path}"}}"#
+                r#"{{"ts":"2026-01-31T12:00:{ts}.000000Z","sandbox":"s1","kind":"request",
+                    "decision":"{decision}","host":"h.test","method":"GET","path":"{path}"}}"#
             )
         };
         let lines = [
@@ -395,7 +396,9 @@ mod tests {
             line("04", "allow", "/models"),
             "garbage".to_owned(),
             String::new(),
-            r#"{"ts":"2026-01-31T12:00:05.000000Z","sandbox":"s1","kind":"lifecycle","type":"audit_dropped","dropped":7}"#.to_owned(),
+            r#"{"ts":"2026-01-31T12:00:05.000000Z","sandbox":"s1","kind":"lifecycle",
+                "type":"audit_dropped","dropped":7}"#
+                .to_owned(),
         ];
         let counts = counted(&lines.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(
@@ -405,7 +408,8 @@ mod tests {
              2026-01-31T12:00:09.000Z\n    \
              3  allow           s1                   GET     h.test  /models   \
              2026-01-31T12:00:04.000Z\n\
-             6 records; 1 row not shown (--top); 1 line unreadable as a record; 7 records lost before being written\n"
+             6 records; 1 row not shown (--top); 1 line unreadable as a record; 7 records lost \
+             before being written\n"
         );
         let value = counts.as_json(20);
         assert_eq!(
@@ -419,7 +423,9 @@ mod tests {
     fn rows_are_those_that_were_asked_for() {
         let line = |credential: &str, path: &str| {
             format!(
-                r#"{{"ts":"2026-01-31T12:00:00.000000Z","sandbox":"s1","kind":"request","decision":"allow","credential":"{credential}","host":"h.test","method":"GET","path":"{path}"}}"#
+                r#"{{"ts":"2026-01-31T12:00:00.000000Z","sandbox":"s1","kind":"request",
+                    "decision":"allow","credential":"{credential}","host":"h.test","method":"GET",
+                    "path":"{path}"}}"#
             )
         };
         let mut counts = Statistics::by(&[By::Credential, By::Host]);
@@ -442,7 +448,9 @@ mod tests {
     fn o2_nothing_in_a_record_breaks_the_table() {
         let hostile = r"\u001b[2J\nfake 1 deny\u202e\u009b31m\u2028";
         let line = format!(
-            r#"{{"ts":"{hostile}","sandbox":"{hostile}","kind":"{hostile}","decision":"{hostile}","type":"{hostile}","host":"{hostile}","method":"{hostile}","path":"{hostile}"}}"#
+            r#"{{"ts":"{hostile}","sandbox":"{hostile}","kind":"{hostile}",
+                "decision":"{hostile}","type":"{hostile}","host":"{hostile}",
+                "method":"{hostile}","path":"{hostile}"}}"#
         );
         let text = printed(&counted(&[&line]), 20);
         assert_eq!(text.lines().count(), 3, "{text}");

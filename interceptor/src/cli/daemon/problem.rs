@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn a_problem_is_told_with_every_place_and_nothing_steers_the_terminal() {
-        let body = br#"{"type":"about:blank","title":"The policy is not valid","status":422,"detail":"2 errors\u001b[2J",
+        let body = br#"{"type":"about:blank","title":"The policy is not valid","status":422,
+            "detail":"2 errors\u001b[2J",
             "errors":[{"path":"/network/allow/0","message":"no host"},{"message":"odd\u202e"}]}"#;
         let shown = DaemonProblem::read(StatusCode::UNPROCESSABLE_ENTITY, body).to_string();
         assert_eq!(
@@ -106,8 +107,8 @@ mod tests {
             "the daemon refused: The policy is not valid (422): 2 errors\\u{1b}[2J\n  \
              /network/allow/0: no host\n  odd\\u{202e}"
         );
-        let body =
-            br#"{"type":"about:blank","title":"The document is invalid","detail":"/pid: must be a number",
+        let body = br#"{"type":"about:blank","title":"The document is invalid",
+            "detail":"/pid: must be a number",
             "errors":[{"pointer":"/pid","detail":"must be a number"}]}"#;
         let shown = DaemonProblem::read(StatusCode::UNPROCESSABLE_ENTITY, body).to_string();
         assert_eq!(

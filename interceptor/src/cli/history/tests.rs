@@ -165,7 +165,8 @@ fn what_cannot_be_written_leaves_whole_lines() {
 
 #[test]
 fn a_kept_policy_has_no_key_and_is_still_a_policy() {
-    let text = r#"{"image":"sk-canary-0123456789abcdef","credentials":{"openai":"sk-canary-0123456789abcdef"},
+    let text = r#"{"image":"sk-canary-0123456789abcdef",
+        "credentials":{"openai":"sk-canary-0123456789abcdef"},
         "credentials_v2":{"my own":{"key":"sk-canary-0123456789abcdefg","hosts":["a.test"],
         "endpoints":[{"methods":["GET"],"paths":["/v1"]}]}}}"#;
     let catalogue = interceptor_policy::Catalogue::builtin();

@@ -154,8 +154,9 @@ mod tests {
     #[test]
     fn remotes_are_read_from_gits_configuration() {
         let text = "[core]\n\turl = https://no.test/x\n[remote \"origin\"]\n\turl = \
-                    https://user:word@git.test/o/r.git\n\tfetch = +refs/*\n[remote \"ssh\"]\n url = \
-                    git@host.test:o/r\n[remote \"port\"]\nurl = ssh://git@a.test:2222/o/r.git\n\
+                    https://user:word@git.test/o/r.git\n\tfetch = +refs/*\n[remote \"ssh\"]\n \
+                    url = git@host.test:o/r\n[remote \"port\"]\n\
+                    url = ssh://git@a.test:2222/o/r.git\n\
                     [remote \"local\"]\nurl = /srv/r.git\n[remote \"odd\"]\nurl=ext::sh -c x\n\
                     [branch \"main\"]\nurl = https://no.test/x\n";
         let remote = |name: &str, host: &str, path: &str, by_ssh| Remote {

@@ -237,7 +237,8 @@ fn c7_cookies_go_where_the_credential_says_so() {
     let google = case.inject("google", request("/", &cookies));
     assert_eq!(received(&google), [format!("x-goog-api-key: {}", key("google"))]);
     let policy = compile(
-        r#"{ "credentials_v2": { "anthropic": { "key": "k-real", "env": "K", "cookies": true } } }"#,
+        r#"{ "credentials_v2":
+             { "anthropic": { "key": "k-real", "env": "K", "cookies": true } } }"#,
     );
     let case = Case { keyring: keyring(&policy), policy };
     let anthropic = case.inject("anthropic", request("/", &cookies));
@@ -444,7 +445,8 @@ fn c14_the_key_is_never_indexed_and_never_shown() {
 #[test]
 fn c4_a_key_that_is_the_user_name_has_no_password() {
     let policy = compile(
-        r#"{ "credentials_v2": { "stripe": { "key": "sk_live_real", "hosts": ["stripe.test"], "env": "STRIPE_API_KEY",
+        r#"{ "credentials_v2": { "stripe": {
+             "key": "sk_live_real", "hosts": ["stripe.test"], "env": "STRIPE_API_KEY",
              "inject": { "basic": { "username": "{key}" } } } } }"#,
     );
     let keyring = keyring(&policy);

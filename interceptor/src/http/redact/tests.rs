@@ -26,12 +26,16 @@ const PLACEHOLDER: &str = "sk-proxy-managed-5fR2kQ8mXw";
 /// A key as long as its placeholder, without characters that encoders change.
 const EVEN: (&str, &str) = ("billing0key1of2even3length", "proxy-managed-0f3a9c7be21d");
 
+fn redactor_of(keys: &[(&str, &str)]) -> Redactor {
+    Redactor::of(keys.iter().map(|(key, ph)| (key.as_bytes(), ph.as_bytes()))).unwrap()
+}
+
 fn redactor() -> Redactor {
-    Redactor::of([(KEY.as_bytes(), PLACEHOLDER.as_bytes())].into_iter()).unwrap()
+    redactor_of(&[(KEY, PLACEHOLDER)])
 }
 
 fn even() -> Redactor {
-    Redactor::of([(EVEN.0.as_bytes(), EVEN.1.as_bytes())].into_iter()).unwrap()
+    redactor_of(&[EVEN])
 }
 
 fn encode(mut encoder: impl EncodeV2, text: &[u8], flush_at: &[usize]) -> Vec<Vec<u8>> {
@@ -424,8 +428,7 @@ proptest! {
         coding in prop::sample::select(&CODINGS[..]),
     ) {
         let keys = [(KEY, PLACEHOLDER), EVEN];
-        let redactor =
-            Redactor::of(keys.iter().map(|(key, placeholder)| (key.as_bytes(), placeholder.as_bytes()))).unwrap();
+        let redactor = redactor_of(&keys);
         let expected = redactor.text(&text).unwrap_or_else(|| text.clone());
         let wire = encoded(coding, &text, &[]).concat();
         let response = redactor.response(response(coding, cut(&wire, &at))).unwrap();
@@ -434,7 +437,9 @@ proptest! {
         let literal = String::from_utf8(text).unwrap()
             .replace(KEY, PLACEHOLDER).replace(EVEN.0, EVEN.1)
             .replace("sk-real%2Bkey%2F0123456789abcdef", PLACEHOLDER)
-            .replace("c2stcmVhbCtrZXkvMDEyMzQ1Njc4OWFiY2RlZ", "c2stcHJveHktbWFuYWdlZC01ZlIya1E4bVh3");
+            .replace(
+                "c2stcmVhbCtrZXkvMDEyMzQ1Njc4OWFiY2RlZ", "c2stcHJveHktbWFuYWdlZC01ZlIya1E4bVh3",
+            );
         prop_assert_eq!(String::from_utf8(expected).unwrap(), literal);
     }
 
@@ -449,12 +454,15 @@ proptest! {
 
     #[test]
     fn keys_that_overlap_each_other_are_replaced_alike_however_cut(
-        parts in prop::collection::vec(prop::sample::select(&["ab", "abab", "b", "abc", "c", "x"][..]), 0..40),
+        parts in prop::collection::vec(
+            prop::sample::select(&["ab", "abab", "b", "abc", "c", "x"][..]), 0..40,
+        ),
         at in prop::collection::vec(any::<usize>(), 0..30),
     ) {
-        let keys = [("ababc", "ab-ONE"), ("babab", "TWO22"), ("abcababc", "abcXXXXXX"), ("cabx", "ca")];
-        let redactor =
-            Redactor::of(keys.iter().map(|(key, placeholder)| (key.as_bytes(), placeholder.as_bytes()))).unwrap();
+        let keys = [
+            ("ababc", "ab-ONE"), ("babab", "TWO22"), ("abcababc", "abcXXXXXX"), ("cabx", "ca"),
+        ];
+        let redactor = redactor_of(&keys);
         let text = parts.concat().into_bytes();
         let expected = redactor.text(&text).unwrap_or_else(|| text.clone());
         let got = block_on(read(redactor.response(response("identity", cut(&text, &at))).unwrap()));

@@ -60,10 +60,14 @@ async fn each_head_is_checked_against_the_current_limits() {
 async fn h5_well_formed_requests_pass_unchanged_however_they_are_cut() {
     let requests: &[&[u8]] = &[
         b"GET / HTTP/1.1\r\nhost: a\r\n\r\n",
-        b"GET /a?b=c HTTP/1.1\r\nHost: a\r\nx:\r\ny:\t z \r\n\r\nGET /2 HTTP/1.1\r\nhost: a\r\n\r\n",
-        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhelloGET / HTTP/1.1\r\nhost: a\r\n\r\n",
-        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n",
-        b"POST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: Chunked\r\n\r\n1\r\n\n\r\n00000A\r\n0123456789\r\n0\r\nx: y\r\n\r\n",
+        b"GET /a?b=c HTTP/1.1\r\nHost: a\r\nx:\r\ny:\t z \r\n\r\n\
+          GET /2 HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello\
+          GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n\
+          GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: Chunked\r\n\r\n\
+          1\r\n\n\r\n00000A\r\n0123456789\r\n0\r\nx: y\r\n\r\n",
         b"GET / HTTP/1.0\r\n\r\n",
         b"OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n",
     ];
@@ -98,8 +102,16 @@ async fn one_empty_line_before_a_request_is_skipped_and_a_second_refused_however
 async fn h1_h3_h6_an_ambiguous_head_is_refused_and_none_of_it_passes() {
     let heads: &[(&[u8], u16)] = &[
         (b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 1\r\n\r\n", 400),
+        (
+            b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\
+              transfer-encoding: chunked\r\n\r\n",
+            400,
+        ),
+        (
+            b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\
+              content-length: 1\r\n\r\n",
+            400,
+        ),
         (b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5, 5\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: +5\r\n\r\n", 400),
@@ -111,7 +123,8 @@ async fn h1_h3_h6_an_ambiguous_head_is_refused_and_none_of_it_passes() {
         (b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, identity\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: identity\r\n\r\n", 400),
         (
-            b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
+            b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\
+              transfer-encoding: chunked\r\n\r\n",
             400,
         ),
         (b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: \x0bchunked\r\n\r\n", 400),

@@ -25,8 +25,7 @@ fn destination(thread: u8, number: u16) -> SocketAddr {
 }
 
 #[test]
-fn k14_x4_of_a_hundred_thousand_connections_each_maps_right_or_is_closed_and_another_sandbox_works_on()
- {
+fn k14_x4_of_100_000_connections_each_maps_right_or_is_closed_and_another_sandbox_works_on() {
     let enforcer = enforcer();
     let (greedy, other) = (Rig::new(), Rig::new());
     let (greedy_ports, other_ports) = (greedy.listen(), other.listen());

@@ -97,10 +97,8 @@ fn a_second_enforcement_is_refused_at_above_and_below() {
             "{error}"
         );
         let error = below(enforcer).unwrap_err();
-        assert!(
-            matches!(&error, KernelError::AlreadyEnforced { place } if place == "a cgroup above this one"),
-            "{error}"
-        );
+        let KernelError::AlreadyEnforced { place } = &error else { panic!("{error}") };
+        assert_eq!(place, "a cgroup above this one");
     }
     drop(attachment);
     let attachment = below(&first).unwrap();

@@ -299,7 +299,9 @@ mod tests {
         .unwrap();
         assert_eq!(
             read(&file),
-            json!({ "policies": { "DisableTelemetry": true, "Certificates": { "Install": ["own.pem", ours] } } })
+            json!({ "policies": {
+                "DisableTelemetry": true, "Certificates": { "Install": ["own.pem", ours] }
+            } })
         );
     }
 }

@@ -78,7 +78,8 @@ fn open() -> Value {
     json!({
         "network": { "allow": [format!("*.{DOMAIN}")] },
         "limits": {
-            "connections": 8192, "requests": 8192, "mints_per_second": 100_000, "mints_burst": 100_000,
+            "connections": 8192, "requests": 8192,
+            "mints_per_second": 100_000, "mints_burst": 100_000,
         },
     })
 }
