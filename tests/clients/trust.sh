@@ -1,9 +1,11 @@
-# Which of the variables that the sandbox sets is enough for a client, and does it need one at all? Prints for each
-# `CLIENT VARIABLE: with WORD, without WORD`, the words being `yes` and `no`: with that variable alone, and with none.
+# Which of the variables that the sandbox sets is enough for a client, and does it need one at all?
+# Prints for each `CLIENT VARIABLE: with WORD, without WORD`, where a word is `yes` or `no`: with
+# that variable alone, and with none.
 # The variables name the files: $CLASSES, $GO, $DENO, $BUN, $FETCH; $1 is the origin.
 origin=$1
 host=${origin#https://}
-variables=$(env | sed -n 's,^\([A-Za-z_]*\)=/run/sandbox-trust/.*,\1,p; s,^\(JAVA_TOOL_OPTIONS\)=.*,\1,p')
+variables=$(env | sed -n 's,^\([A-Za-z_]*\)=/run/sandbox-trust/.*,\1,p
+    s,^\(JAVA_TOOL_OPTIONS\)=.*,\1,p')
 
 # What the machine's owner has set up for the package managers is not the subject.
 export PIP_CONFIG_FILE=/dev/null npm_config_globalconfig=/dev/null npm_config_update_notifier=false
@@ -32,7 +34,8 @@ $program"
 
 try curl CURL_CA_BUNDLE curl -sS "$origin/v1/curl"
 try wget - wget -q -O - "$origin/v1/wget"
-try openssl SSL_CERT_FILE sh -c "openssl s_client -verify_return_error -connect $host:443 </dev/null"
+try openssl SSL_CERT_FILE \
+  sh -c "openssl s_client -verify_return_error -connect $host:443 </dev/null"
 # Whatever becomes of the repository, which is none.
 try git GIT_SSL_CAINFO sh -c "git ls-remote $origin/v1/git 2>&1 | grep -v certificate"
 python urllib SSL_CERT_FILE 'import urllib.request; urllib.request.urlopen(origin + "/v1/urllib")'
@@ -58,10 +61,12 @@ channel = grpc.secure_channel(host + ":443", grpc.ssl_channel_credentials())
 grpc.channel_ready_future(channel).result(timeout=3)'
 python pip PIP_CERT '
 import subprocess, sys
-pip = [sys.executable, "-m", "pip", "download", "--no-input", "--retries", "0", "--index-url", origin + "/v1/pip/", "demo"]
+pip = [sys.executable, "-m", "pip", "download", "--no-input", "--retries", "0",
+       "--index-url", origin + "/v1/pip/", "demo"]
 told = subprocess.run(pip, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
 sys.exit("SSLError" in told or "SSL:" in told)'
-try npm npm_config_cafile sh -c "npm view --fetch-retries 0 --registry $origin/v1/npm/ demo 2>&1 | grep -E 'CERT|ISSUER|certificate' && exit 1 || exit 0"
+try npm npm_config_cafile sh -c "npm view --fetch-retries 0 --registry $origin/v1/npm/ demo 2>&1 |
+  grep -E 'CERT|ISSUER|certificate' && exit 1 || exit 0"
 try node NODE_EXTRA_CA_CERTS node "$FETCH" "$origin"
 try bun NODE_EXTRA_CA_CERTS "$BUN" run "$FETCH" "$origin"
 try deno DENO_CERT "$DENO" run --no-config --allow-net --allow-env "$FETCH" "$origin"

@@ -105,9 +105,11 @@ fn decide(path: &str) {
         })
         .collect();
     let text = format!(
-        r#"{{"network":{{"allow":["api.test"],"deny":["*"]}},
-        "credentials_v2":{{"c":{{"key":"k","hosts":["api.test"],
-        "endpoints":[{{"methods":["GET","POST"],"paths":[{}]}}]}}}}}}"#,
+        concat!(
+            r#"{{"network":{{"allow":["api.test"],"deny":["*"]}},"credentials_v2":{{"c":{{"#,
+            r#""key":"k","hosts":["api.test"],"endpoints":[{{"methods":["GET","POST"],"#,
+            r#""paths":[{}]}}]}}}}}}"#,
+        ),
         paths.join(",")
     );
     let Ok(parsed) = Document::parse(&text) else { panic!("it is a document") };

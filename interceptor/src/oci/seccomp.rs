@@ -42,8 +42,6 @@ pub(crate) fn narrow(profile: &mut Value) {
     rules.retain(|rule| {
         rule.get("names").and_then(Value::as_array).is_none_or(|names| !names.is_empty())
     });
-    let is = |index: u32, value: u64| json!({ "index": index, "value": value, "valueTwo": 0, "op": "SCMP_CMP_EQ" });
-    let socket = |action: &str, arguments: Value| json!({ "names": ["socket"], "action": action, "args": arguments });
     rules.extend(OPEN.map(|family| socket("SCMP_ACT_ALLOW", json!([is(0, family)]))));
     rules
         .push(socket("SCMP_ACT_ALLOW", json!([is(0, NETLINK), is(2, libc::NETLINK_ROUTE as u64)])));
@@ -52,6 +50,16 @@ pub(crate) fn narrow(profile: &mut Value) {
         refused["errnoRet"] = libc::EAFNOSUPPORT.into();
         rules.push(refused);
     }
+}
+
+/// That an argument of the call has this value.
+fn is(index: u32, value: u64) -> Value {
+    json!({ "index": index, "value": value, "valueTwo": 0, "op": "SCMP_CMP_EQ" })
+}
+
+/// A rule for `socket` with these arguments.
+fn socket(action: &str, arguments: Value) -> Value {
+    json!({ "names": ["socket"], "action": action, "args": arguments })
 }
 
 /// Whether a profile permits at most what [`narrow`] does. A rule it does not understand counts as

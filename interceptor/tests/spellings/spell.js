@@ -1,4 +1,4 @@
-// Writes the key as JavaScript's encoders do: a line for each, its name and the bytes in hexadecimal.
+// Writes the key as JavaScript's encoders do, a line each: the name and the bytes in hexadecimal.
 const key = process.env.KEY;
 const more = Buffer.from(`Authorization: Bearer ${key}\r\n`);
 const say = (name, value) => console.log(name, Buffer.from(value).toString("hex"));

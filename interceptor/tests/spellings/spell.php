@@ -5,7 +5,8 @@ $more = "Authorization: Bearer $key\r\n";
 function say($name, $value) { echo $name, " ", bin2hex($value), "\n"; }
 
 say("json", json_encode(["key" => $key]));
-say("json-hex", json_encode(["key" => $key], JSON_HEX_TAG | JSON_HEX_AMP | JSON_HEX_APOS | JSON_HEX_QUOT));
+$hex = JSON_HEX_TAG | JSON_HEX_AMP | JSON_HEX_APOS | JSON_HEX_QUOT;
+say("json-hex", json_encode(["key" => $key], $hex));
 say("json-plain", json_encode(["key" => $key], JSON_UNESCAPED_SLASHES));
 say("json-twice", json_encode(json_encode(["key" => $key])));
 say("rawurlencode", rawurlencode($key));

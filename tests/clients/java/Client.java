@@ -1,4 +1,5 @@
-// The conversation (tests/src/clients/conversation.rs) by java.net.http.HttpClient ("new") or HttpsURLConnection ("old").
+// The conversation (tests/src/clients/conversation.rs) by java.net.http.HttpClient ("new") or
+// HttpsURLConnection ("old").
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStream;
@@ -28,10 +29,12 @@ public class Client {
         HttpClient client = HttpClient.newHttpClient();
         return (method, path, body) -> {
             HttpRequest.BodyPublisher publisher = body == null
-                ? HttpRequest.BodyPublishers.noBody() : HttpRequest.BodyPublishers.ofByteArray(body);
+                ? HttpRequest.BodyPublishers.noBody()
+                : HttpRequest.BodyPublishers.ofByteArray(body);
             HttpRequest request = HttpRequest.newBuilder(URI.create(origin + path))
                 .header("authorization", BEARER).method(method, publisher).build();
-            HttpResponse<InputStream> response = client.send(request, HttpResponse.BodyHandlers.ofInputStream());
+            HttpResponse<InputStream> response =
+                client.send(request, HttpResponse.BodyHandlers.ofInputStream());
             return new Answer() {
                 public int status() { return response.statusCode(); }
                 public InputStream body() { return response.body(); }
@@ -41,7 +44,8 @@ public class Client {
 
     static Asker urlConnection(String origin) {
         return (method, path, body) -> {
-            HttpsURLConnection connection = (HttpsURLConnection) new URL(origin + path).openConnection();
+            HttpsURLConnection connection =
+                (HttpsURLConnection) new URL(origin + path).openConnection();
             connection.setRequestMethod(method);
             connection.setRequestProperty("authorization", BEARER);
             if (body != null) {
@@ -65,7 +69,8 @@ public class Client {
     }
 
     public static void main(String[] arguments) throws Exception {
-        Asker asker = arguments[0].equals("new") ? httpClient(arguments[1]) : urlConnection(arguments[1]);
+        Asker asker =
+            arguments[0].equals("new") ? httpClient(arguments[1]) : urlConnection(arguments[1]);
         System.out.println("version " + System.getProperty("java.version"));
         Answer answer = asker.ask("GET", "/v1/lab/echo", null);
         System.out.println("echo " + answer.status());
@@ -77,7 +82,8 @@ public class Client {
         answer = asker.ask("GET", "/v1/lab/events/3", null);
         InputStreamReader reader = new InputStreamReader(answer.body(), StandardCharsets.UTF_8);
         try (Stream<String> lines = new BufferedReader(reader).lines()) {
-            lines.filter(line -> line.startsWith("data: ")).forEach(line -> System.out.println(line.substring(6)));
+            lines.filter(line -> line.startsWith("data: "))
+                .forEach(line -> System.out.println(line.substring(6)));
         }
 
         answer = asker.ask("DELETE", "/v1/models/m", null);

@@ -1,4 +1,5 @@
-// The official `@anthropic-ai/sdk` package, as its documentation uses it: the key from the environment, nothing else set.
+// The official `@anthropic-ai/sdk` package, as its documentation uses it: the key from the
+// environment, nothing else set.
 import process from "node:process";
 import Anthropic from "@anthropic-ai/sdk";
 import { VERSION } from "@anthropic-ai/sdk/version";

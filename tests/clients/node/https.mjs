@@ -21,6 +21,8 @@ console.log(answer.text);
 answer = await ask("POST", "/v1/lab/upload", Buffer.alloc(3_000_000));
 console.log("upload", answer.status, answer.text.trimEnd());
 answer = await ask("GET", "/v1/lab/events/3");
-for (const line of answer.text.split("\n")) if (line.startsWith("data: ")) console.log(line.slice(6));
+for (const line of answer.text.split("\n")) {
+  if (line.startsWith("data: ")) console.log(line.slice(6));
+}
 answer = await ask("DELETE", "/v1/models/m");
 console.log("refused", answer.status, answer.text.trimEnd());

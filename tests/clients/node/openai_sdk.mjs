@@ -1,4 +1,5 @@
-// The official `openai` package, as its documentation uses it: the key from the environment, nothing else set.
+// The official `openai` package, as its documentation uses it: the key from the environment,
+// nothing else set.
 import process from "node:process";
 import OpenAI from "openai";
 import { VERSION } from "openai/version";
@@ -11,7 +12,8 @@ console.log("key", process.env.OPENAI_API_KEY);
 const answer = await client.chat.completions.create({ model: "gpt-lab", messages });
 console.log("whole", answer.choices[0].message.content);
 
-const stream = await client.chat.completions.create({ model: "gpt-lab-gated", messages, stream: true });
+const asked = { model: "gpt-lab-gated", messages, stream: true };
+const stream = await client.chat.completions.create(asked);
 for await (const chunk of stream) {
   const text = chunk.choices[0]?.delta?.content;
   if (text) console.log("delta", `'${text}'`);

@@ -1,4 +1,5 @@
-"""The official `anthropic` package, as its documentation uses it: the key from the environment, nothing else set."""
+"""The official `anthropic` package, as its documentation uses it: the key from the environment,
+nothing else set."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The conversation (tests/src/clients/conversation.rs) by the library that the first argument names."""
+"""The conversation (tests/src/clients/conversation.rs) by the library named in the argument."""
 
 import asyncio
 import os

@@ -12,7 +12,7 @@ with grpc.secure_channel(sys.argv[1], grpc.ssl_channel_credentials()) as channel
     answer, call = channel.unary_unary("/lab.Lab/Unary").with_call(b"hello", metadata=metadata)
     print("unary", answer.decode(), dict(call.trailing_metadata())["lab-trailer"])
 
-    # The next message is sent only when the answer to the last has come: nothing may be held back on the way.
+    # Sends the next message only after the answer to the last: the proxy may hold nothing back.
     answered = []
     came = threading.Event()
 

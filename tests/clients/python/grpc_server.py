@@ -1,6 +1,7 @@
-"""A gRPC server over TLS: `/lab.Lab/Unary` sends back what it is given, `/lab.Lab/Stream` a message for each that it gets.
+"""A gRPC server over TLS: `/lab.Lab/Unary` echoes its message, `/lab.Lab/Stream` each that it gets.
 
-Arguments: certificate and key as PEM files. Prints `port N`, then a JSON object for each call: its method and metadata.
+Arguments: certificate and key as PEM files. Prints `port N`, then a JSON object for each call: its
+method and metadata.
 """
 
 import json
@@ -11,7 +12,8 @@ import grpc
 
 
 def told(context):
-    metadata = [[key, value] for key, value in context.invocation_metadata() if isinstance(value, str)]
+    pairs = context.invocation_metadata()
+    metadata = [[key, value] for key, value in pairs if isinstance(value, str)]
     print(json.dumps({"method": told.method.pop(0), "metadata": metadata}), flush=True)
     context.set_trailing_metadata((("lab-trailer", "at the end"),))
 

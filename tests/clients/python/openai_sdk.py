@@ -1,4 +1,5 @@
-"""The official `openai` package, as its documentation uses it: the key from the environment, nothing else set."""
+"""The official `openai` package, as its documentation uses it: the key from the environment,
+nothing else set."""
 
 import asyncio
 import os
@@ -20,7 +21,8 @@ for chunk in stream:
 
 print("response", client.responses.create(model="gpt-lab", input="Say hello").output_text)
 with client.responses.stream(model="gpt-lab", input="Say hello") as stream:
-    print("streamed", "".join(event.delta for event in stream if event.type == "response.output_text.delta"))
+    deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+    print("streamed", "".join(deltas))
 
 
 async def later():

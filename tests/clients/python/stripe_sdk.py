@@ -1,4 +1,5 @@
-"""Stripe's package, as its documentation uses it. It takes the roots that it brings, whatever the environment says."""
+"""Stripe's package, as its documentation uses it. It trusts the roots it ships with, whatever the
+environment says."""
 import os
 
 import stripe
