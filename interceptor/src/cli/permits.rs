@@ -212,7 +212,8 @@ mod tests {
             [{"methods":["GET"],"paths":["/x"]}]}"#;
         let upstream = r#"{"proxy":"http://proxy.test:3128"}"#;
         let text = format!(
-            r#"{{"network":{{"allow":[{}]}},"upstream":{upstream},"credentials_v2":{{"own":{key}}}}}"#,
+            r#"{{"network":{{"allow":[{}]}},"upstream":{upstream},
+                "credentials_v2":{{"own":{key}}}}}"#,
             many.join(",")
         );
         let long = lines(&text);
