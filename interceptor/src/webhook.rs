@@ -4,6 +4,8 @@
 //!
 //! A body is signed: `x-interceptor-signature: sha256=…`, HMAC-SHA256 over it in hexadecimal.
 
+mod queue;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -19,13 +21,13 @@ use hyper_util::rt::TokioIo;
 use interceptor_policy::{Authority, Catalogue, Host, Policy, Scheme, check};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
+use self::queue::{Queue, Untold};
 use crate::control::{answer_of, question_text};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, QuestionView};
 use crate::tls::client::ClientConfigs;
 use crate::upstream::{Road, Terms, UpstreamError};
 
@@ -33,8 +35,6 @@ use crate::upstream::{Road, Terms, UpstreamError};
 const SIGNATURE: &str = "x-interceptor-signature";
 /// The largest answer, in bytes.
 const LARGEST: usize = 64 * 1024;
-/// How many questions are told at one time.
-const AT_ONCE: usize = 8;
 /// Any host and any address: the operator named it.
 const ANYWHERE: &str = r#"{"network":{"allow":["*","0.0.0.0/0","::/0"]}}"#;
 
@@ -134,45 +134,36 @@ impl Webhook {
 
     /// Tells every question of the fleet until `stop` is cancelled.
     pub(crate) async fn serve(self: Arc<Self>, fleet: Arc<Fleet>, stop: CancellationToken) {
+        // Before the questions are read, so that none is missed.
         let mut coming = fleet.approvals();
-        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let mut queue = Queue::default();
+        queue.catch_up(&fleet.questions());
+        let mut telling = JoinSet::new();
         loop {
-            let heard = tokio::select! {
-                heard = coming.recv() => heard,
-                () = stop.cancelled() => return,
-            };
-            let event = match heard {
-                Ok(event) => event,
-                Err(RecvError::Lagged(count)) => {
-                    tracing::warn!(
-                        count,
-                        "the webhook is too slow: events about questions were skipped"
-                    );
-                    continue;
-                }
-                Err(RecvError::Closed) => return,
-            };
-            if event.name != "asked" {
-                continue;
+            while let Some(Untold { id, sandbox }) = queue.next() {
+                // Who asked may have given up meanwhile.
+                let Some(question) = fleet.question(&id) else { continue };
+                let (webhook, fleet) = (self.clone(), fleet.clone());
+                let told = telling.spawn(async move { webhook.tell(&fleet, &question).await });
+                queue.begin(told.id(), sandbox);
             }
-            // Waiting here bounds what is in progress; the feed holds what comes meanwhile.
-            let place = tokio::select! {
-                place = places.clone().acquire_owned() => place,
+            tokio::select! {
+                heard = coming.recv() => if !queue.hear(heard, || fleet.questions()) {
+                    return;
+                },
+                Some(ended) = telling.join_next_with_id() => queue.end(match ended {
+                    Ok((task, ())) => task,
+                    Err(error) => error.id(),
+                }),
                 () = stop.cancelled() => return,
-            };
-            let Ok(place) = place else { return };
-            let (webhook, fleet, stop) = (self.clone(), fleet.clone(), stop.clone());
-            tokio::spawn(async move {
-                let _place = place;
-                let id = event.question.id.clone();
-                let told = tokio::select! {
-                    told = webhook.ask(&fleet, question_text(&event.question), &id) => told,
-                    () = stop.cancelled() => return,
-                };
-                if let Err(error) = told {
-                    tracing::warn!(question = %id, %error, "the webhook decided nothing");
-                }
-            });
+            }
+        }
+    }
+
+    async fn tell(&self, fleet: &Arc<Fleet>, question: &QuestionView) {
+        let id = &question.id;
+        if let Err(error) = self.ask(fleet, question_text(question), id).await {
+            tracing::warn!(question = %id, %error, "the webhook decided nothing");
         }
     }
 

@@ -20,6 +20,11 @@ impl Fleet {
         questions
     }
 
+    /// A question, if it still waits.
+    pub(crate) fn question(&self, id: &str) -> Option<QuestionView> {
+        self.list().iter().find_map(|member| member.sandbox.asking.question(id))
+    }
+
     /// What happens to questions from now on.
     pub(crate) fn approvals(&self) -> broadcast::Receiver<Arc<ApprovalEvent>> {
         self.runtime().approvals.listen()

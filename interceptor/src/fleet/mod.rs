@@ -26,7 +26,7 @@ mod trust;
 mod watch;
 
 pub(crate) use approvals::{
-    Answer, DecideError, LeaseError, LeaseView, QuestionView, ScopeError, Terms,
+    Answer, ApprovalEvent, DecideError, LeaseError, LeaseView, QuestionView, ScopeError, Terms,
 };
 pub(crate) use enforced::{CgroupTarget, Enforced};
 pub(crate) use error::FleetError;

@@ -140,6 +140,36 @@ fn a_webhook_decides_within_what_was_proposed_and_else_nothing() {
 }
 
 #[test]
+fn the_questions_of_one_sandbox_do_not_keep_those_of_another_from_the_webhook() {
+    Lab::test(|lab| {
+        lab.unordered();
+        let server = Server::answering(vec![String::new(); 32]);
+        let config = lab.directory().join("config.json");
+        let url = format!("http://{}/", server.address);
+        let webhook = json!({ "url": url, "secret": SECRET, "timeout_seconds": 3600 });
+        fs::write(&config, json!({ "approvals": { "webhook": webhook } }).to_string()).unwrap();
+        let daemon = lab.daemon().at_origin(HOST).at_origin(NEW).option("--config");
+        let daemon = daemon.option(&config).quiet_log().start();
+        let [loud, quiet] = [(); 2].map(|()| daemon.guest(&policy(lab)));
+        let mut held: Vec<_> =
+            (0..12).map(|number| curl(&loud, &[&format!("https://{NEW}/{number}")])).collect();
+        questions(&daemon, held.len());
+        held.push(curl(&quiet, &[&format!("https://{NEW}/quiet")]));
+        let told_of = |id: &str| {
+            let told = server.told();
+            told.iter().filter(|(_, body)| body.contains(&format!("\"{id}\""))).count()
+        };
+        let each = || (told_of(&quiet.id), told_of(&loud.id));
+        assert!(until(|| each() == (1, 2)), "each has its own places: {:?}", server.told());
+        for question in &questions(&daemon, held.len()) {
+            decide(&daemon, question, &json!({ "decision": "deny" }));
+        }
+        assert!(held.into_iter().all(|child| answer(child).1 == "403"));
+        daemon.finish();
+    });
+}
+
+#[test]
 fn a_webhook_that_could_be_forged_is_refused_at_the_start() {
     Lab::test(|lab| {
         for (webhook, why) in [

@@ -150,6 +150,13 @@ impl Desk {
         self.table().questions.iter().map(|question| question.view(&self.sandbox)).collect()
     }
 
+    /// A question, if it still waits.
+    pub(crate) fn question(&self, id: &str) -> Option<QuestionView> {
+        let table = self.table();
+        let found = table.questions.iter().find(|question| question.id.to_string() == id);
+        found.map(|question| question.view(&self.sandbox))
+    }
+
     /// Whether it is a question of this sandbox, or was one that is decided.
     pub(crate) fn knows(&self, id: &str) -> bool {
         let table = self.table();
