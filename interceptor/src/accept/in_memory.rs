@@ -16,7 +16,6 @@ use crate::http;
 use crate::http::activity::Activity;
 use crate::http::authority::Identity;
 use crate::proxy::Sandbox;
-use crate::upstream::pool::PoolKey;
 
 /// Where everything leads. It is never dialled.
 const ASKED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 443);
@@ -39,7 +38,7 @@ where
     let rules = sandbox.rules();
     let (scheme, port) = (Scheme::Https, ASKED.port());
     let credential = rules.policy.governing(scheme, &host, port).first().copied();
-    let key = PoolKey::new(rules.generation, scheme, host.clone(), port, credential);
+    let key = rules.pool_key(scheme, host.clone(), port, credential);
     drop(rules);
     sandbox.pool.adopt(key, origin, Some(ASKED), h2).await?;
     let arrival = Arrival::new(sandbox, ASKED, Arc::<Activity>::default());

@@ -30,7 +30,6 @@ use crate::metrics::{Handshake, Side};
 use crate::tls::alert::certificate_alert;
 use crate::tls::hello;
 use crate::tls::server::MintError;
-use crate::upstream::pool::PoolKey;
 
 /// The longest that a TLS handshake with the sandbox may take (attack X3), unless
 /// `header_timeout_seconds` is shorter.
@@ -246,8 +245,8 @@ fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
         // Only the request will show which one is used.
         _ => return None,
     };
-    let (generation, host) = (arrival.rules.generation, identity.host.clone());
-    let key = PoolKey::new(generation, Scheme::Https, host, identity.port, credential);
+    let host = identity.host.clone();
+    let key = arrival.rules.pool_key(Scheme::Https, host, identity.port, credential);
     let pool = arrival.sandbox.pool.clone();
     if pool.has(&key, h2) {
         return None;

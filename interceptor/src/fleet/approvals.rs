@@ -78,7 +78,7 @@ impl Fleet {
         if member.is_frozen() {
             return Err(FleetError::Ending);
         }
-        let revoked = member.sandbox.asking.revoke(lease);
+        let revoked = member.sandbox.revoke(lease);
         if revoked {
             // It still permits by what it handed over.
             self.outlive_predecessor(true);

@@ -107,7 +107,7 @@ impl Flight<'_> {
     /// The key of its connection in the pool.
     pub(super) fn key(&self) -> PoolKey {
         let Judged { rules, to, allow, .. } = &self.judged;
-        PoolKey::new(rules.generation, to.scheme, to.host.clone(), to.port, allow.credential)
+        rules.pool_key(to.scheme, to.host.clone(), to.port, allow.credential)
     }
 
     /// Whether the rules it was judged by are still in force.

@@ -85,6 +85,15 @@ impl Sandbox {
         }
     }
 
+    /// Ends a lease, and its connections that are idle; `false` if there is none of this id.
+    pub(crate) fn revoke(&self, lease: &str) -> bool {
+        let revoked = self.asking.revoke(lease);
+        if revoked {
+            self.pool.expire();
+        }
+        revoked
+    }
+
     /// Gives a lease. Compiles a policy: call it from a thread that may block.
     ///
     /// # Errors

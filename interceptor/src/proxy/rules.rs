@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use interceptor_policy::Policy;
+use interceptor_policy::{CredentialId, Host, Policy, Scheme};
 
 use super::{Runtime, road};
 use crate::credential::Keyring;
 use crate::logging::{self, KeptOut};
 use crate::tls::TlsError;
-use crate::upstream::pool::Generation;
+use crate::upstream::pool::{Generation, Overlay, PoolKey};
 use crate::upstream::{Road, Terms};
 
 /// What requests are judged by: replaced as one value, so that no request mixes one policy with
@@ -24,6 +24,8 @@ pub struct Rules {
     /// The roots that the operator and the policy name, PEM.
     pub(crate) given_roots: Arc<str>,
     pub(crate) generation: Generation,
+    /// Where they are those of a lease.
+    overlay: Option<Overlay>,
     /// Redacts the keys from the log while this value exists: while in force, and for requests that
     /// began under it.
     kept_out: Option<Arc<KeptOut>>,
@@ -44,7 +46,7 @@ impl Rules {
         let (road, given_roots) = road::of(runtime, &keyring)?;
         let kept_out = logging::keep_out(&keyring).map(Arc::new);
         let (policy, road) = (Arc::new(policy), Arc::new(road));
-        Ok(Rules { policy, keyring, road, given_roots, generation, kept_out })
+        Ok(Rules { policy, keyring, road, given_roots, generation, overlay: None, kept_out })
     }
 
     /// By what connections are judged, and the road that they take.
@@ -52,7 +54,19 @@ impl Rules {
         Terms { policy: &self.policy, road: &self.road }
     }
 
-    /// The same rules with another policy, whose credentials are the same.
+    /// The key of the pooled connections that these rules permit.
+    pub(crate) fn pool_key(
+        &self,
+        scheme: Scheme,
+        host: Host,
+        port: u16,
+        credential: Option<CredentialId>,
+    ) -> PoolKey {
+        let key = PoolKey::new(self.generation, scheme, host, port, credential);
+        key.under(self.overlay.as_ref())
+    }
+
+    /// The same rules with the policy of a lease, whose credentials are the same.
     pub(crate) fn overlaid(&self, policy: Policy) -> Rules {
         Rules {
             policy: Arc::new(policy),
@@ -60,6 +74,7 @@ impl Rules {
             road: self.road.clone(),
             given_roots: self.given_roots.clone(),
             generation: self.generation,
+            overlay: Some(Overlay::new()),
             kept_out: self.kept_out.clone(),
         }
     }

@@ -308,7 +308,8 @@ impl Sandbox {
 
     /// Closes idle origin connections until the sandbox stops.
     pub(super) fn keep_house(&self) {
-        let (pool, stop, drain) = (self.pool.clone(), self.stopping(), self.draining());
+        let (pool, asking) = (self.pool.clone(), self.asking.clone());
+        let (stop, drain) = (self.stopping(), self.draining());
         self.tasks.spawn(async move {
             loop {
                 // Without a connection there is no clock either: most sandboxes are idle.
@@ -317,7 +318,10 @@ impl Sandbox {
                     tokio::time::sleep(HOUSEKEEPING).await;
                 };
                 tokio::select! {
-                    () = turn => pool.expire(),
+                    () = turn => {
+                        asking.expire_leases();
+                        pool.expire();
+                    }
                     () = stop.cancelled() => return,
                     () = drain.cancelled() => return,
                 }

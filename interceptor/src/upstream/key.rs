@@ -2,6 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use interceptor_policy::{CredentialId, Host, Scheme};
 
@@ -17,6 +18,30 @@ impl Generation {
     }
 }
 
+/// Stands for the rules of one lease while it may permit anything. It keeps their connections
+/// apart: they lead where only the lease permits to go.
+#[derive(Clone, Debug)]
+pub(crate) struct Overlay(Arc<()>);
+
+impl Overlay {
+    /// Differs from every other.
+    pub(crate) fn new() -> Overlay {
+        Overlay(Arc::new(()))
+    }
+}
+
+/// The overlay of a connection, which does not outlive it.
+#[derive(Clone, Debug)]
+struct OverlayMark(Weak<()>);
+
+impl PartialEq for OverlayMark {
+    fn eq(&self, other: &OverlayMark) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
+}
+
+impl Eq for OverlayMark {}
+
 /// The key of a pooled connection. A credential is an index into one policy's list, so the key
 /// includes the generation of its rules. The generation also stands for the road: the upstream
 /// proxy, the source of its credential, and the roots that the origin was verified against.
@@ -30,6 +55,7 @@ pub(crate) struct PoolKey {
     pub port: u16,
     credential: Option<CredentialId>,
     generation: Generation,
+    overlay: Option<OverlayMark>,
 }
 
 /// By what nearly always tells keys apart.
@@ -50,7 +76,18 @@ impl PoolKey {
         port: u16,
         credential: Option<CredentialId>,
     ) -> PoolKey {
-        PoolKey { scheme, host, port, credential, generation }
+        PoolKey { scheme, host, port, credential, generation, overlay: None }
+    }
+
+    /// The same for connections that were dialled under a lease.
+    pub(crate) fn under(self, overlay: Option<&Overlay>) -> PoolKey {
+        let overlay = overlay.map(|Overlay(lease)| OverlayMark(Arc::downgrade(lease)));
+        PoolKey { overlay, ..self }
+    }
+
+    /// Whether the lease that its connections were dialled under has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.overlay.as_ref().is_some_and(|OverlayMark(lease)| lease.strong_count() == 0)
     }
 
     /// Whether a credential authenticates requests on the connection.

@@ -5,7 +5,8 @@
 //! bounded in size and time, and dropped with its sandbox.
 //!
 //! It keeps only connections made under the current rules. A connection in use or being dialled
-//! when the rules are replaced serves its request and is not kept afterwards.
+//! when the rules are replaced serves its request and is not kept afterwards. One that was dialled
+//! under a lease serves requests of that lease alone, and ends with it.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -27,7 +28,7 @@ use super::body::Outgoing;
 use super::forgiving::Forgiving;
 use super::h1::H1;
 pub(crate) use super::h1::SendError;
-pub(crate) use super::key::{Generation, PoolKey};
+pub(crate) use super::key::{Generation, Overlay, PoolKey};
 use super::{Terms, Upstream, UpstreamError, Wire};
 use crate::metrics::{Handshake, SandboxMetrics, Side};
 use crate::tls::client::watched;
@@ -265,7 +266,8 @@ impl Pool {
 
     fn put(&self, idle: Idle) {
         let mut state = self.lock();
-        if idle.key.generation() != state.generation || state.count >= MOST_IDLE {
+        let is_over = idle.key.generation() != state.generation || idle.key.is_over();
+        if is_over || state.count >= MOST_IDLE {
             return;
         }
         let queue = state.idle.entry(idle.key.clone()).or_default();
@@ -297,18 +299,23 @@ impl Pool {
         }
     }
 
-    /// Closes connections idle for too long. Call every few seconds.
+    /// Closes connections idle for too long, and those of leases that have ended. Call every few
+    /// seconds.
     pub(crate) fn expire(&self) {
         let mut state = self.lock();
         let PoolState { idle, count, shared, dialling, .. } = &mut *state;
-        idle.retain(|_, queue| {
-            let before = queue.len();
-            queue.retain_mut(|idle| idle.since.elapsed() < IDLE && !idle.sender.is_closed());
+        idle.retain(|key, queue| {
+            let (before, is_over) = (queue.len(), key.is_over());
+            queue.retain_mut(|idle| {
+                !is_over && idle.since.elapsed() < IDLE && !idle.sender.is_closed()
+            });
             *count -= before - queue.len();
             !queue.is_empty()
         });
         // Open streams hold their own handles; a connection ends with its last one.
-        shared.retain(|_, shared| shared.since.elapsed() < IDLE && !shared.sender.is_closed());
+        shared.retain(|key, shared| {
+            !key.is_over() && shared.since.elapsed() < IDLE && !shared.sender.is_closed()
+        });
         dialling.retain(|_, lock| Arc::strong_count(lock) > 1);
         self.gauge(&state);
     }

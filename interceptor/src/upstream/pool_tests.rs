@@ -91,6 +91,42 @@ async fn r9_a_connection_that_is_being_dialled_when_the_rules_are_replaced_is_no
 }
 
 #[tokio::test]
+async fn a_connection_of_a_lease_serves_that_lease_alone_and_ends_with_it() {
+    let generation = Generation::next();
+    let (pool, listener) = rig(generation).await;
+    let (policy, way) = (policy("{}"), road());
+    let terms = || Terms { policy: &policy, road: &way };
+    let (base, [mine, other]) = (key(generation, Some(0)), [Overlay::new(), Overlay::new()]);
+    let under = |overlay: &Overlay| base.clone().under(Some(overlay));
+    let mut origins = Vec::new();
+    for _ in 0..2 {
+        let connection = pool.renewed(terms(), &under(&mine), false).await.unwrap();
+        origins.push(listener.accept().await.unwrap().0);
+        lease(&pool, &under(&mine), connection).await.give_back();
+    }
+    assert!(pool.take(&base, false).is_none() && pool.take(&under(&other), false).is_none());
+    let connection = pool.take(&under(&mine), false).unwrap();
+    let under_way = lease(&pool, &under(&mine), connection).await;
+    drop(mine);
+    pool.expire();
+    under_way.give_back();
+    assert_eq!(pool.lock().count, 0);
+    // The one that was idle and the one in use.
+    for mut origin in origins {
+        assert_eq!(origin.read(&mut [0; 1]).await.unwrap(), 0);
+    }
+
+    let (stream, _other) = tokio::io::duplex(1024);
+    let (sender, _connection) =
+        http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream)).await.unwrap();
+    pool.share(&under(&other), sender, None);
+    assert!(pool.take(&base, true).is_none() && pool.take(&under(&other), true).is_some());
+    drop(other);
+    pool.expire();
+    assert!(pool.lock().shared.is_empty());
+}
+
+#[tokio::test]
 async fn an_empty_pool_keeps_no_clock() {
     let generation = Generation::next();
     let (pool, _listener) = rig(generation).await;

@@ -71,6 +71,28 @@ fn a_lease_permits_beside_the_policy_until_it_ends() {
 }
 
 #[test]
+fn a_connection_that_a_lease_made_serves_no_request_of_the_policy() {
+    Lab::test(|lab| {
+        let daemon = daemon(lab);
+        let guest = daemon.guest(&closed(lab));
+        let rule = json!({ "methods": ["GET"], "paths": ["/v1/jobs"] });
+        let patch = json!([
+            { "op": "add", "path": "/network/allow/-", "value": "10.0.0.0/8" },
+            { "op": "add", "path": "/credentials_v2/lab/endpoints/-", "value": rule },
+        ]);
+        let given = json!({ "patch": patch, "seconds": 600 }).to_string();
+        assert_eq!(daemon.call("POST", &path(&guest), &given).status, 201);
+        for path in ["/v1/jobs", "/v1/models", "/v1/jobs"] {
+            assert_eq!(get(&guest, &format!("https://{HOST}{path}")).1, "200", "{path}");
+        }
+        let connections: Vec<usize> = lab.seen().iter().map(|seen| seen.connection).collect();
+        assert_eq!(connections[0], connections[2], "it is used again under the lease");
+        assert_ne!(connections[0], connections[1]);
+        daemon.finish();
+    });
+}
+
+#[test]
 fn uses_are_exact_for_many_requests_at_once() {
     Lab::test(|lab| {
         let daemon = daemon(lab);

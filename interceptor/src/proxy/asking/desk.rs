@@ -118,6 +118,12 @@ impl Desk {
         table.leases.iter().map(|lease| lease.view()).collect()
     }
 
+    /// Forgets the leases that are over.
+    pub(crate) fn expire_leases(&self) {
+        let now = Timestamp::now();
+        self.table().leases.retain(|lease| !lease.is_over(now));
+    }
+
     /// Ends a lease; `false` if there is none of this id.
     pub(crate) fn revoke(&self, id: &str) -> bool {
         let mut table = self.table();
