@@ -12,6 +12,7 @@ use interceptor_policy::Reason;
 use jiff::Timestamp;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::admitted::{crowded, note, until_cut};
 use super::body::Download;
@@ -21,7 +22,7 @@ use super::flight::{Flight, Judged, Lent};
 use super::judge::{asked, judge};
 use super::refuse::{Denied, refuse};
 use crate::proxy::Rules;
-use crate::proxy::asking::{AskError, Asked, Lease, MOST_WAITING, Verdict, Waiting};
+use crate::proxy::asking::{AskError, Asked, Lease, MOST_WAITING, Seat, Verdict, Waiting};
 
 /// Whether a refused request may yet pass.
 pub(super) fn may_pass(context: &Context, denied: &Denied) -> bool {
@@ -44,10 +45,19 @@ enum Woken {
     Anew,
     /// Its time is over.
     Late,
+    /// Its time is over, and it could not even ask.
+    Unheard,
     /// The client is gone.
     Gone,
     /// The connection is as old as it may be, or another process serves the sandbox now.
     Ends,
+}
+
+/// How a request waits: in which place, and on which question.
+#[derive(Default)]
+struct Wait {
+    seat: Option<Seat>,
+    question: Option<Waiting>,
 }
 
 /// A refused request that may yet pass.
@@ -92,7 +102,7 @@ impl<'a> Held<'a> {
         let sandbox = &self.context.sandbox;
         // Whoever waits for a person is not idle.
         let _waits = self.exchange.activity().wait();
-        let mut waiting: Option<Waiting> = None;
+        let mut wait = Wait::default();
         loop {
             let mut changed = std::pin::pin!(sandbox.asking.changed().notified());
             // Before judging, so that no change is missed.
@@ -108,45 +118,41 @@ impl<'a> Held<'a> {
             if let Some(judged) = self.by_lease(&rules) {
                 return Ok(judged);
             }
-            let waits = match waiting.take().filter(|one| one.generation == rules.generation) {
-                Some(waits) => waits,
-                None => match self.ask(&rules, &denied).await {
-                    Ok(waits) => waits,
-                    Err(AskError::Nothing) => return Err(denied),
-                    Err(AskError::Full) => return Err(full(denied)),
-                },
-            };
-            let waits = waiting.insert(waits);
             self.exchange.pause();
-            let woken = self.woken(waits, changed).await;
+            let woken = self.woken(&rules, &denied, &mut wait, changed).await;
             self.exchange.resume();
             match woken {
-                Woken::Told(Verdict::Approved(lease)) => {
+                Ok(Woken::Told(Verdict::Approved(lease))) => {
                     let judged = lease.and_then(|lease| self.by_share(&lease));
                     if let Some(judged) = judged {
                         return Ok(judged);
                     }
-                    waiting = None;
+                    wait.question = None;
                 }
-                Woken::Changed => {}
-                Woken::Anew => waiting = None,
-                Woken::Told(Verdict::Refused) => {
+                Ok(Woken::Changed) => {}
+                Ok(Woken::Anew) => wait.question = None,
+                Ok(Woken::Told(Verdict::Refused)) => {
                     return Err(
                         denied.because(Reason::ApprovalRefused, "a person was asked, and refused")
                     );
                 }
-                Woken::Late => {
-                    waits.expire();
+                Ok(Woken::Late | Woken::Ends | Woken::Told(Verdict::Expired)) => {
                     return Err(late(denied));
                 }
-                Woken::Told(Verdict::Expired) | Woken::Ends => return Err(late(denied)),
-                Woken::Gone => return Err(denied),
+                Ok(Woken::Unheard) => return Err(unheard(denied)),
+                Ok(Woken::Gone) | Err(AskError::Nothing) => return Err(denied),
+                Err(AskError::Full) => return Err(full(denied)),
             }
         }
     }
 
     /// Asks a person, if the policy says so.
-    async fn ask(&self, rules: &Arc<Rules>, denied: &Denied) -> Result<Waiting, AskError> {
+    async fn ask(
+        &self,
+        rules: &Arc<Rules>,
+        denied: &Denied,
+        seat: &mut Option<Seat>,
+    ) -> Result<Waiting, AskError> {
         let deny = denied.deny();
         let subject = asked(rules, &self.context.identity, &self.parts, deny);
         let question = Asked {
@@ -155,18 +161,53 @@ impl<'a> Held<'a> {
             message: deny.message.clone(),
             timeout: rules.policy.ask_timeout(),
         };
-        self.context.sandbox.ask(rules, question).await
+        self.context.sandbox.ask(rules, question, seat).await
     }
 
-    /// Waits for whatever ends the wait.
-    async fn woken(&self, waits: &mut Waiting, changed: impl Future<Output = ()>) -> Woken {
-        let (deadline, context) = (waits.deadline, self.context);
+    /// Waits on its question for whatever ends the wait. Asks it first where there is none, which
+    /// takes its time where many ask.
+    async fn woken(
+        &self,
+        rules: &Arc<Rules>,
+        denied: &Denied,
+        wait: &mut Wait,
+        changed: impl Future<Output = ()>,
+    ) -> Result<Woken, AskError> {
+        let mut ended = std::pin::pin!(self.ended(changed));
+        let waits = match wait.question.take().filter(|one| one.generation == rules.generation) {
+            Some(waits) => waits,
+            None => {
+                let timeout = rules.policy.ask_timeout();
+                let since = |seat: &Seat| seat.deadline(timeout);
+                let deadline = wait.seat.as_ref().map_or_else(|| Instant::now() + timeout, since);
+                tokio::select! {
+                    biased;
+                    asked = self.ask(rules, denied, &mut wait.seat) => asked?,
+                    woken = &mut ended => return Ok(woken),
+                    () = tokio::time::sleep_until(deadline) => return Ok(Woken::Unheard),
+                }
+            }
+        };
+        let waits = wait.question.insert(waits);
+        let deadline = waits.deadline;
+        Ok(tokio::select! {
+            biased;
+            told = &mut waits.verdict => told.map_or(Woken::Anew, Woken::Told),
+            woken = &mut ended => woken,
+            () = tokio::time::sleep_until(deadline) => {
+                waits.expire();
+                Woken::Late
+            }
+        })
+    }
+
+    /// Waits for whatever ends a wait besides its answer and its time.
+    async fn ended(&self, changed: impl Future<Output = ()>) -> Woken {
+        let context = self.context;
         let drain = context.sandbox.draining();
         tokio::select! {
             biased;
-            told = &mut waits.verdict => told.map_or(Woken::Anew, Woken::Told),
             () = changed => Woken::Changed,
-            () = tokio::time::sleep_until(deadline) => Woken::Late,
             () = gone(context) => Woken::Gone,
             () = context.activity.aged() => Woken::Ends,
             () = drain.cancelled() => Woken::Ends,
@@ -208,6 +249,14 @@ fn late(denied: Box<Denied>) -> Box<Denied> {
         Reason::ApprovalTimeout,
         "a person was asked, and nobody answered in time (`interceptor ctl approvals` lists what \
          waits)",
+    )
+}
+
+fn unheard(denied: Box<Denied>) -> Box<Denied> {
+    denied.because(
+        Reason::ApprovalTimeout,
+        "the policy would ask a person (`ask`), but this sandbox asks so much that it was not this \
+         request's turn in time",
     )
 }
 

@@ -6,7 +6,9 @@ use interceptor_policy::Patch;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use super::asking::{Answer, AskError, Asked, DecideError, LeaseError, LeaseView, Terms, Waiting};
+use super::asking::{
+    Answer, AskError, Asked, DecideError, LeaseError, LeaseView, Seat, Terms, Waiting,
+};
 use super::rules::Rules;
 use super::sandbox::Sandbox;
 
@@ -16,7 +18,7 @@ const LONGEST_PATH: usize = 4096;
 const PAUSE: u32 = 4;
 
 impl Sandbox {
-    /// Asks a person, or waits with those who ask the same.
+    /// Asks a person, or waits with those who ask the same. Takes a seat, if there is none yet.
     ///
     /// # Errors
     /// If nobody is asked.
@@ -24,19 +26,24 @@ impl Sandbox {
         self: &Arc<Self>,
         rules: &Arc<Rules>,
         asked: Asked,
+        seat: &mut Option<Seat>,
     ) -> Result<Waiting, AskError> {
         let desk = &self.asking;
         if !desk.can_answer() || asked.subject.path.len() > LONGEST_PATH {
             return Err(AskError::Nothing);
         }
+        let seat = match seat {
+            Some(seat) => seat,
+            None => seat.insert(desk.seat()?),
+        };
         let key = asked.key();
-        if let Some(waiting) = desk.join(&key, rules.generation)? {
+        if let Some(waiting) = desk.join(&key, rules.generation) {
             return Ok(waiting);
         }
         // Compiling a policy takes its time, and a sandbox decides how often it asks.
         let turns = desk.proposing.get_or_init(|| Arc::new(Semaphore::new(1))).clone();
         let turn = turns.acquire_owned().await.map_err(|_| AskError::Nothing)?;
-        if let Some(waiting) = desk.join(&key, rules.generation)? {
+        if let Some(waiting) = desk.join(&key, rules.generation) {
             return Ok(waiting);
         }
         let (policy, subject) = (rules.policy.clone(), asked.subject.clone());
@@ -55,7 +62,7 @@ impl Sandbox {
         if proposals.is_empty() {
             return Err(AskError::Nothing);
         }
-        desk.open(key, asked, rules.generation, proposals)
+        Ok(desk.open(seat, key, asked, rules.generation, proposals))
     }
 }
 

@@ -8,7 +8,7 @@ mod webhook;
 
 use std::process::{Child, Output};
 
-use interceptor_tests::client::fetch::Plan;
+use interceptor_tests::client::fetch::{Answer, Plan};
 use interceptor_tests::daemon::{Daemon, Guest, until};
 use interceptor_tests::lab::Lab;
 use serde_json::{Value, json};
@@ -208,6 +208,34 @@ fn time_runs_out_and_only_so_many_wait() {
         assert!(until(|| approvals(&daemon).len() == 4));
         let kinds: Vec<String> = approvals(&daemon).into_iter().map(|(kind, _)| kind).collect();
         assert_eq!(kinds, ["asked", "expired", "asked", "expired"]);
+        questions(&daemon, 0);
+        daemon.finish();
+    });
+}
+
+#[test]
+fn a_request_whose_turn_to_ask_does_not_come_is_refused_in_its_time() {
+    Lab::test(|lab| {
+        let daemon = daemon(lab);
+        let mut policy = policy(lab);
+        policy["ask"]["timeout_seconds"] = json!(1);
+        // What takes its time is to lay a proposal over a long policy.
+        let hosts: Vec<String> =
+            (0..4000).map(|number| format!("h{number}.example.test")).collect();
+        policy["network"]["allow"]
+            .as_array_mut()
+            .unwrap()
+            .extend(hosts.into_iter().map(Value::from));
+        let guest = daemon.guest(&policy);
+        let mut plan = Plan::https(NEW, "h2");
+        for (first, second) in ('a'..='h').flat_map(|one| ('a'..='h').map(move |two| (one, two))) {
+            plan = plan.ask("GET", &format!("/{first}{second}"));
+        }
+        let answers = &guest.fetch(&plan)[0].answers;
+        let late = |one: &&Answer| one.status == 403 && one.body.contains("approval_timeout");
+        assert_eq!(answers.iter().filter(late).count(), 64);
+        let unheard = answers.iter().filter(|one| one.body.contains("not this request's turn"));
+        assert_ne!(unheard.count(), 0);
         questions(&daemon, 0);
         daemon.finish();
     });

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use interceptor_policy::Proposal;
 use jiff::{SignedDuration, Timestamp};
@@ -45,6 +46,8 @@ pub(super) struct Table {
     pub(super) questions: Vec<Question>,
     pub(super) leases: Vec<Arc<Lease>>,
     pub(super) decided: VecDeque<RequestId>,
+    /// How many requests wait, on a question or for one.
+    seats: usize,
     /// Numbers the requests that wait.
     next: u64,
 }
@@ -176,6 +179,28 @@ impl Desk {
     }
 }
 
+/// One of the places for requests that wait, from the moment a request wants to ask: its time
+/// runs while its proposals are made too.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    desk: Arc<Desk>,
+    since: Instant,
+    asked_at: Timestamp,
+}
+
+impl Seat {
+    /// When the time of a request is over that may wait so long.
+    pub(crate) fn deadline(&self, timeout: Duration) -> Instant {
+        self.since + timeout
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.desk.table().seats -= 1;
+    }
+}
+
 /// A request that waits; dropping it withdraws its question.
 #[derive(Debug)]
 pub(crate) struct Waiting {
@@ -204,22 +229,27 @@ impl Drop for Waiting {
 }
 
 impl Desk {
-    /// Joins an identical question.
-    pub(crate) fn join(
-        self: &Arc<Self>,
-        key: &Key,
-        generation: Generation,
-    ) -> Result<Option<Waiting>, AskError> {
+    /// Takes a place among those that wait.
+    pub(crate) fn seat(self: &Arc<Self>) -> Result<Seat, AskError> {
         let mut table = self.table();
-        if table.questions.iter().map(|one| one.waiters.len()).sum::<usize>() >= MOST_WAITING {
+        if table.seats >= MOST_WAITING {
             return Err(AskError::Full);
         }
+        table.seats += 1;
+        drop(table);
+        let (desk, since, asked_at) = (self.clone(), Instant::now(), Timestamp::now());
+        Ok(Seat { desk, since, asked_at })
+    }
+
+    /// Joins an identical question.
+    pub(crate) fn join(self: &Arc<Self>, key: &Key, generation: Generation) -> Option<Waiting> {
+        let mut table = self.table();
         let number = table.next;
         let now = Instant::now();
         let same = |one: &&mut Question| {
             one.key == *key && one.generation == generation && now < one.deadline
         };
-        let Some(question) = table.questions.iter_mut().find(same) else { return Ok(None) };
+        let question = table.questions.iter_mut().find(same)?;
         let (sender, verdict) = oneshot::channel();
         question.waiters.push((number, sender));
         let (id, deadline) = (question.id, question.deadline);
@@ -228,23 +258,23 @@ impl Desk {
         drop(table);
         self.feed.tell(ApprovalEvent { name: "changed", question });
         let desk = self.clone();
-        Ok(Some(Waiting { desk, question: id, number, verdict, deadline, generation }))
+        Some(Waiting { desk, question: id, number, verdict, deadline, generation })
     }
 
     /// Opens a question with one request that waits.
     pub(crate) fn open(
         self: &Arc<Self>,
+        seat: &Seat,
         key: Key,
         asked: Asked,
         generation: Generation,
         proposals: Vec<Proposal>,
-    ) -> Result<Waiting, AskError> {
+    ) -> Waiting {
         // Somebody may have asked the same meanwhile.
-        if let Some(waiting) = self.join(&key, generation)? {
-            return Ok(waiting);
+        if let Some(waiting) = self.join(&key, generation) {
+            return waiting;
         }
-        let asked_at = Timestamp::now();
-        let deadline = Instant::now() + asked.timeout;
+        let (asked_at, deadline) = (seat.asked_at, seat.deadline(asked.timeout));
         let timeout = SignedDuration::try_from(asked.timeout).unwrap_or(SignedDuration::ZERO);
         let expires_at = asked_at.checked_add(timeout).unwrap_or(Timestamp::MAX);
         let (sender, verdict) = oneshot::channel();
@@ -268,7 +298,7 @@ impl Desk {
         self.audit.emit(record(&self.sandbox, id, "asked", &view));
         self.feed.tell(ApprovalEvent { name: "asked", question: view });
         let desk = self.clone();
-        Ok(Waiting { desk, question: id, number, verdict, deadline, generation })
+        Waiting { desk, question: id, number, verdict, deadline, generation }
     }
 
     /// A request no longer waits; with the last one, the question goes.

@@ -10,13 +10,15 @@ pub(crate) mod feed;
 mod handed;
 mod lease;
 mod question;
+#[cfg(test)]
+mod races;
 mod scope;
 #[cfg(test)]
 mod tests;
 mod view;
 
 pub(crate) use decide::{Answer, DecideError, LeaseError, Terms};
-pub(crate) use desk::{Desk, MOST_WAITING, Waiting};
+pub(crate) use desk::{Desk, MOST_WAITING, Seat, Waiting};
 pub(crate) use handed::HandedLease;
 pub(crate) use lease::Lease;
 pub(crate) use question::{AskError, Asked, Verdict};

@@ -11,19 +11,20 @@ use serde_json::json;
 use super::desk::MOST_WAITING;
 use super::scope::ScopeError;
 use super::{
-    Answer, AskError, Asked, DecideError, HandedLease, LeaseError, LeaseScope, Terms, Verdict,
+    Answer, AskError, Asked, DecideError, HandedLease, LeaseError, LeaseScope, Seat, Terms,
+    Verdict, Waiting,
 };
 use crate::audit::Audit;
 use crate::credential::Keyring;
 use crate::proxy::{Rules, Runtime, RuntimeOptions, Sandbox};
 use crate::upstream::{Upstream, UpstreamOptions};
 
-fn policy(extra: &str) -> Policy {
+pub(super) fn policy(extra: &str) -> Policy {
     let text = format!(r#"{{"ask":{{"timeout_seconds":5}},"network":{{"deny":["*"]{extra}}}}}"#);
     check(&text, &Catalogue::builtin()).policy.unwrap()
 }
 
-fn sandbox() -> Arc<Sandbox> {
+pub(super) fn sandbox() -> Arc<Sandbox> {
     let upstream = Upstream::new(UpstreamOptions::default());
     let audit = Audit::discard().unwrap();
     let options = RuntimeOptions { upstream, upstream_ca: Vec::new(), roots: Vec::new(), audit };
@@ -33,7 +34,7 @@ fn sandbox() -> Arc<Sandbox> {
     Sandbox::new(&runtime, "sb", policy, keyring).unwrap()
 }
 
-fn subject(host: &str, path: &str) -> Subject {
+pub(super) fn subject(host: &str, path: &str) -> Subject {
     Subject {
         traffic: Traffic::Request,
         host: Host::parse(host).unwrap(),
@@ -47,7 +48,7 @@ fn subject(host: &str, path: &str) -> Subject {
     }
 }
 
-fn asked(host: &str, path: &str) -> Asked {
+pub(super) fn asked(host: &str, path: &str) -> Asked {
     Asked {
         subject: subject(host, path),
         reason: "host_denied",
@@ -56,7 +57,20 @@ fn asked(host: &str, path: &str) -> Asked {
     }
 }
 
-fn allow(host: &str) -> Patch {
+/// A request that waits.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) question: Waiting,
+    _seat: Option<Seat>,
+}
+
+pub(super) async fn ask(sandbox: &Arc<Sandbox>, asked: Asked) -> Result<Held, AskError> {
+    let mut seat = None;
+    let question = sandbox.ask(&sandbox.rules(), asked, &mut seat).await?;
+    Ok(Held { question, _seat: seat })
+}
+
+pub(super) fn allow(host: &str) -> Patch {
     Patch::from_value(json!([
         { "op": "add", "path": "/network/allow", "value": [host] },
     ]))
@@ -64,14 +78,14 @@ fn allow(host: &str) -> Patch {
 }
 
 /// Whether a lease permits it now.
-fn permitted(sandbox: &Arc<Sandbox>, host: &str, now: Timestamp) -> Option<String> {
+pub(super) fn permitted(sandbox: &Arc<Sandbox>, host: &str, now: Timestamp) -> Option<String> {
     let wanted = subject(host, "/");
     let judge = |rules: &Arc<Rules>| wanted.judge(&rules.policy).is_allow().then_some(());
     let found = sandbox.asking.permitting(&sandbox.rules(), now, judge);
     found.map(|(lease, ())| lease.id.to_string())
 }
 
-fn terms(seconds: Option<u64>, uses: Option<u64>) -> Terms {
+pub(super) fn terms(seconds: Option<u64>, uses: Option<u64>) -> Terms {
     Terms { seconds, uses }
 }
 
@@ -216,19 +230,18 @@ async fn a_bound_of_leases_holds_for_what_is_handed_over_and_for_new_rules() {
     let misfit = Patch::from_value(json!([{ "op": "test", "path": "/a", "value": 1 }])).unwrap();
     let given = settled.lease(misfit, terms(Some(60), None), "uid:0");
     assert!(matches!(given, Err(LeaseError::Scope(ScopeError::Settled))), "{given:?}");
-    let asked = settled.ask(&settled.rules(), asked("a.test", "/")).await;
+    let asked = ask(&settled, asked("a.test", "/")).await;
     assert_eq!(asked.unwrap_err(), AskError::Nothing);
 }
 
 #[tokio::test]
 async fn identical_questions_are_one_and_its_answer_is_for_all_who_wait() {
     let sandbox = sandbox();
-    let rules = sandbox.rules();
     let mut waits = Vec::new();
     for path in ["/v1/runs/12345", "/v1/runs/67890"] {
-        waits.push(sandbox.ask(&rules, asked("a.test", path)).await.unwrap());
+        waits.push(ask(&sandbox, asked("a.test", path)).await.unwrap());
     }
-    let other = sandbox.ask(&rules, asked("b.test", "/")).await.unwrap();
+    let other = ask(&sandbox, asked("b.test", "/")).await.unwrap();
     let questions = sandbox.asking.questions();
     assert_eq!(questions.iter().map(|one| one.waiting).collect::<Vec<_>>(), [2, 1]);
     assert_eq!(questions[0].path, "/v1/runs/12345");
@@ -237,7 +250,7 @@ async fn identical_questions_are_one_and_its_answer_is_for_all_who_wait() {
     let lease = sandbox.decide(&id, &answer, "uid:0").unwrap().unwrap();
     assert_eq!(lease.uses, Some(0), "both uses are those of the requests that wait");
     for mut wait in waits {
-        let told = wait.verdict.try_recv().unwrap();
+        let told = wait.question.verdict.try_recv().unwrap();
         let Verdict::Approved(Some(share)) = told else { panic!("{told:?}") };
         assert!(share.granted(&sandbox.rules(), Timestamp::now()).is_some());
     }
@@ -255,7 +268,7 @@ async fn identical_questions_are_one_and_its_answer_is_for_all_who_wait() {
 #[tokio::test]
 async fn an_answer_cannot_be_wider_than_what_was_proposed() {
     let sandbox = sandbox();
-    let _wait = sandbox.ask(&sandbox.rules(), asked("a.test", "/")).await.unwrap();
+    let _wait = ask(&sandbox, asked("a.test", "/")).await.unwrap();
     let question = &sandbox.asking.questions()[0];
     for wider in [allow("*"), allow("a.test"), Patch::from_value(json!([])).unwrap()] {
         let answer = Answer::Allow { patch: Some(wider), terms: terms(Some(60), None) };
@@ -273,22 +286,21 @@ async fn an_answer_cannot_be_wider_than_what_was_proposed() {
 #[tokio::test]
 async fn a_flood_of_questions_is_bounded_and_the_first_ones_stay() {
     let sandbox = sandbox();
-    let rules = sandbox.rules();
     let mut waits = Vec::new();
     for number in 0..MOST_WAITING {
         let host = format!("h{number}.test");
-        waits.push(sandbox.ask(&rules, asked(&host, "/")).await.unwrap());
+        waits.push(ask(&sandbox, asked(&host, "/")).await.unwrap());
     }
-    let more = sandbox.ask(&rules, asked("more.test", "/")).await;
+    let more = ask(&sandbox, asked("more.test", "/")).await;
     assert_eq!(more.unwrap_err(), AskError::Full);
-    let same = sandbox.ask(&rules, asked("h0.test", "/")).await;
+    let same = ask(&sandbox, asked("h0.test", "/")).await;
     assert_eq!(same.unwrap_err(), AskError::Full);
     assert_eq!(sandbox.asking.questions()[0].host, "h0.test");
     drop(waits.pop());
-    waits.push(sandbox.ask(&rules, asked("more.test", "/")).await.unwrap());
+    waits.push(ask(&sandbox, asked("more.test", "/")).await.unwrap());
     let long = format!("/{}", "a".repeat(5000));
     drop(waits);
-    let long = sandbox.ask(&rules, asked("a.test", &long)).await;
+    let long = ask(&sandbox, asked("a.test", &long)).await;
     assert_eq!(long.unwrap_err(), AskError::Nothing);
     assert!(sandbox.asking.questions().is_empty());
 }
