@@ -26,8 +26,13 @@ use crate::proxy::asking::{AskError, Asked, Lease, MOST_WAITING, Seat, Verdict, 
 
 /// Whether a refused request may yet pass.
 pub(super) fn may_pass(context: &Context, denied: &Denied) -> bool {
-    matches!(denied.deny().reason, Reason::HostDenied | Reason::EndpointDenied)
-        && (context.sandbox.asking.has_leases() || may_ask(context))
+    let has_leases = || context.sandbox.asking.has_leases();
+    match denied.deny().reason {
+        Reason::HostDenied | Reason::EndpointDenied => has_leases() || may_ask(context),
+        // A lease may permit it; nobody is asked about it.
+        Reason::PlaintextDenied => has_leases(),
+        _ => false,
+    }
 }
 
 /// Whether the policy asks a person, and one can answer.

@@ -93,6 +93,26 @@ fn a_connection_that_a_lease_made_serves_no_request_of_the_policy() {
 }
 
 #[test]
+fn a_lease_may_permit_plain_http_which_is_never_asked_by_itself() {
+    Lab::test(|lab| {
+        let daemon = daemon(lab);
+        let guest = daemon.guest(&policy(lab));
+        let models = || get(&guest, &format!("http://{HOST}/v1/models"));
+        lease(&daemon, &guest, json!({ "seconds": 600 }));
+        let (body, _) = models();
+        assert!(body.contains("\"plaintext_denied\""), "{body}");
+        let plain = json!([{ "op": "add", "path": "/credentials_v2/lab/allow_plaintext",
+            "value": true }]);
+        let given = json!({ "patch": plain, "uses": 1 }).to_string();
+        assert_eq!(daemon.call("POST", &path(&guest), &given).status, 201);
+        assert_eq!(models().1, "200");
+        let (body, _) = models();
+        assert!(body.contains("\"plaintext_denied\""), "{body}");
+        daemon.finish();
+    });
+}
+
+#[test]
 fn uses_are_exact_for_many_requests_at_once() {
     Lab::test(|lab| {
         let daemon = daemon(lab);
