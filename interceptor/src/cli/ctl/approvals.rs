@@ -42,6 +42,34 @@ pub(super) struct Approve {
     always: bool,
 }
 
+impl Approve {
+    /// What is answered to a question as it was listed. Requests that came later are not approved,
+    /// unless a time or a number says so.
+    fn answer(&self, question: Option<&Value>) -> anyhow::Result<Value> {
+        let mut body = json!({ "decision": "allow" });
+        let mut uses = self.uses;
+        // A question that is not listed is decided or unknown: the daemon says which.
+        if let Some(question) = question {
+            let patches = question["patches"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let chosen = patches.iter().find(|patch| patch["wider"] == self.wider);
+            let Some(chosen) = chosen.filter(|patch| patch["patch"].is_array()) else {
+                bail!("the question has no wider patch; approve it without --wider");
+            };
+            body["patch"] = chosen["patch"].clone();
+            if self.time.is_none() {
+                uses = uses.or(question["waiting"].as_u64());
+            }
+        }
+        if let Some(time) = self.time {
+            body["seconds"] = time.as_secs().into();
+        }
+        if let Some(uses) = uses {
+            body["uses"] = uses.into();
+        }
+        Ok(body)
+    }
+}
+
 /// A time such as `90s`, `15m`, `1h` or `2d`; a number alone is seconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "write a time such as 30s, 15m, 1h or 2d".to_owned();
@@ -182,36 +210,25 @@ fn time(value: &Value) -> String {
 
 /// `ctl approve`.
 pub(super) fn approve(all: &[DaemonClient], arguments: &Approve) -> anyhow::Result<()> {
-    let Approve { id, time, uses, wider, always } = arguments;
+    let Approve { id, time, uses, always, .. } = arguments;
     let (to, question) = whose(all, id)?;
-    let question = question.as_ref();
-    let mut body = json!({ "decision": "allow" });
+    let body = arguments.answer(question.as_ref())?;
     let mut written = None;
-    // A question that is not listed is decided or unknown: the daemon says which.
-    if let Some(question) = question {
-        let patches = question["patches"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let chosen = patches.iter().find(|patch| patch["wider"] == *wider);
-        let Some(chosen) = chosen.filter(|patch| patch["patch"].is_array()) else {
-            bail!("the question has no wider patch; approve it without --wider");
-        };
-        body["patch"] = chosen["patch"].clone();
-        if *always {
-            let sandbox = question["sandbox"].as_str().unwrap_or_default();
-            written = Some(Always::prepare(to, sandbox, &chosen["patch"])?);
-        }
-    }
-    if let Some(time) = time {
-        body["seconds"] = time.as_secs().into();
-    }
-    if let Some(uses) = uses {
-        body["uses"] = (*uses).into();
+    if *always && let Some(question) = &question {
+        let sandbox = question["sandbox"].as_str().unwrap_or_default();
+        written = Some(Always::prepare(to, sandbox, &body["patch"])?);
     }
     let decided = decide(to, id, &body)?;
     to.print(&decided, |out, value| {
         let lease = &value["lease"];
         let end = match (&lease["until"], &lease["uses"]) {
-            (Value::Null, _) if time.is_none() && uses.is_none() => {
-                "for the requests that waited".to_owned()
+            (Value::Null, left) if time.is_none() && uses.is_none() => {
+                let more = match left.as_u64() {
+                    // Some of them gave up.
+                    Some(1..) => format!(", and {} more", requests(left)),
+                    _ => String::new(),
+                };
+                format!("for the requests that waited{more}")
             }
             (Value::Null, left) => format!("for {} more", requests(left)),
             (until, Value::Null) => format!("until {}", print::text(until)),
@@ -312,6 +329,25 @@ mod tests {
         for wrong in ["", "h", "0s", "-1s", "1w", "1.5h", "99999999999999999999d", "1h30m"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_approval_is_for_the_requests_that_were_listed_unless_it_says_otherwise() {
+        let patch = |wider: bool| json!({ "patch": [{ "op": "test" }, wider], "wider": wider });
+        let question = json!({ "waiting": 3, "patches": [patch(false), patch(true)] });
+        let plain =
+            Approve { id: "q".to_owned(), time: None, uses: None, wider: false, always: false };
+        let answer = |approve: &Approve| approve.answer(Some(&question)).unwrap();
+        let permits = |wider: bool| json!([{ "op": "test" }, wider]);
+        let expected = json!({ "decision": "allow", "patch": permits(false), "uses": 3 });
+        assert_eq!(answer(&plain), expected);
+        let approve = Approve { uses: Some(1), wider: true, ..plain };
+        let expected = json!({ "decision": "allow", "patch": permits(true), "uses": 1 });
+        assert_eq!(answer(&approve), expected);
+        let approve = Approve { uses: None, time: Some(Duration::from_secs(60)), ..approve };
+        let expected = json!({ "decision": "allow", "patch": permits(true), "seconds": 60 });
+        assert_eq!(answer(&approve), expected);
+        assert_eq!(approve.answer(None).unwrap(), json!({ "decision": "allow", "seconds": 60 }));
     }
 
     #[test]
