@@ -11,6 +11,9 @@ fuzz_target!(|text: &str| {
         return;
     };
     let matches = compiled.matches(&path);
+    if pattern == "/." {
+        assert_eq!(matches, path.as_str() == "/", "{path:?}");
+    }
     if !compiled.is_glob()
         && let Ok(prefix) = CanonicalPath::parse(pattern)
     {

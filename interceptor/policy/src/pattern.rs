@@ -7,6 +7,7 @@
 //!   segment.
 //! - `**` crosses segments and may match nothing; as a whole segment between slashes it stands for
 //!   zero or more segments (`/a/**/b` matches `/a/b`), as in gitignore, globset and bash.
+//! - `/.` is the root itself, `/`, and nothing below it: no other path has a segment `.`.
 //! - A glob is anchored at both ends. `[`, `]`, `{`, `}` are errors.
 //!
 //! Patterns are canonicalised like paths, so `/%7euser` and `/~user` are the same pattern. They are
@@ -14,6 +15,9 @@
 
 use super::glob::{Glob, Token};
 use super::path::{self, CanonicalPath, PathError};
+
+/// The pattern that matches the root alone.
+pub(super) const ROOT: &str = "/.";
 
 /// Why a text is not a path pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,6 +106,10 @@ impl PathPattern {
             return Err(PatternError::TooLong);
         }
         let below = text.strip_prefix('/').ok_or(PatternError::NotAbsolute)?;
+        if text == ROOT {
+            let segments = vec![Segment::Literal("".into())];
+            return Ok(PathPattern { text: text.to_owned(), segments, tail: Tail::Exact });
+        }
         if text.contains(['[', ']', '{', '}']) {
             return Err(PatternError::Bracket);
         }

@@ -15,6 +15,7 @@ use super::message::bracketed;
 use super::nearest::literal_pattern;
 use super::network_rule::NetworkRule;
 use super::path::CanonicalPath;
+use super::pattern::ROOT;
 use super::recorded::{Subject, Traffic};
 use super::{Policy, check};
 
@@ -277,9 +278,9 @@ fn endpoint(
     }
     let path = CanonicalPath::parse(&subject.path).ok()?;
     let path = match aim {
-        Aim::Answer { wider: true } => template::of(&path),
         // As a pattern `/` is every path.
-        Aim::Answer { .. } if path.as_str() == "/" => "/**/".to_owned(),
+        Aim::Answer { .. } if path.as_str() == "/" => ROOT.to_owned(),
+        Aim::Answer { wider: true } => template::of(&path),
         _ => literal_pattern(&path),
     };
     let rule = || json!({ "methods": [subject.method], "paths": [path] });

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::nearest::literal_pattern;
 use crate::path::CanonicalPath;
-use crate::pattern::{PathPattern, is_star_segment};
+use crate::pattern::{PathPattern, ROOT, is_star_segment};
 
 /// How many different segments in one place make it a variable one.
 const VARIES: usize = 3;
@@ -41,7 +41,7 @@ pub(super) fn templates<'a>(
 /// The template of one path.
 pub(crate) fn of(path: &CanonicalPath) -> String {
     match path.as_str() {
-        "/" => "/**/".to_owned(),
+        "/" => ROOT.to_owned(),
         _ => text(&identifiers(&segments(path))),
     }
 }

@@ -196,7 +196,7 @@ fn proposals_are_the_smallest_edit_and_one_that_is_wider_by_the_paths_template()
         // The root alone, not everything below it.
         (
             ("GET", "api.test", 443, "/"),
-            vec![json!([add(&format!("{endpoints}/0/paths/-"), json!("/**/"))])],
+            vec![json!([add(&format!("{endpoints}/0/paths/-"), json!("/."))])],
         ),
         // Plain HTTP, deny rules, and what only a rule for an address permits.
         (("GET", "hidden.test", 80, "/v1/models"), vec![]),

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::{Catalogue, Decision, Patch, Policy, Request, Subject, check};
+use super::super::{Catalogue, Decision, Patch, Policy, Reason, Request, Subject, check};
 use super::ask::{compiled, subject};
 
 fn host() -> impl Strategy<Value = &'static str> {
@@ -30,7 +30,10 @@ fn rule() -> impl Strategy<Value = String> {
 
 fn path() -> impl Strategy<Value = String> {
     let segment = prop_oneof![Just("v1"), Just("files"), Just("12345"), Just("x")];
-    vec(segment, 0..4).prop_map(|segments| format!("/{}", segments.join("/")))
+    (vec(segment, 0..4), any::<bool>()).prop_map(|(segments, below)| {
+        let end = if below && !segments.is_empty() { "/" } else { "" };
+        format!("/{}{end}", segments.join("/"))
+    })
 }
 
 fn method() -> impl Strategy<Value = &'static str> {
@@ -136,6 +139,13 @@ proptest! {
                 if !decision.is_allow() {
                     prop_assert_eq!(&subject.host, &wanted.host);
                     prop_assert_eq!(subject.port, wanted.port);
+                    // As an endpoint, the root is the root alone.
+                    let by_endpoint = matches!(
+                        &decision, Decision::Deny(deny) if deny.reason == Reason::EndpointDenied
+                    );
+                    if wanted.path == "/" && by_endpoint {
+                        prop_assert_eq!(&subject.path, "/");
+                    }
                 }
             }
         }

@@ -66,9 +66,10 @@ fn small_pattern() -> impl Strategy<Value = String> {
         4 => Just("/"), 3 => Just("a"), 2 => Just("b"), 2 => Just("*"), 1 => Just("**"),
         1 => Just("?"), 1 => Just("%2F"), 1 => Just("/**/"),
     ];
-    vec(piece, 0..8)
+    let pieces = vec(piece, 0..8)
         .prop_map(|pieces| format!("/{}", pieces.concat()))
-        .prop_filter("a pattern", |text| !text.contains("***"))
+        .prop_filter("a pattern", |text| !text.contains("***"));
+    prop_oneof![9 => pieces, 1 => Just("/.".to_owned())]
 }
 
 /// The characters of a canonical path. The escapes of one character count as one.
@@ -95,6 +96,9 @@ fn characters(path: &str) -> Vec<String> {
 /// The reference for patterns: it tries every way to match, as docs/policy.md ("Endpoint rules")
 /// defines it.
 fn reference(pattern: &str, path: &str) -> bool {
+    if pattern == "/." {
+        return path == "/";
+    }
     if !pattern.contains(['*', '?']) {
         return match pattern.strip_suffix('/') {
             Some(_) => path.starts_with(pattern),

@@ -30,6 +30,11 @@ const TRUTH: &str = "
 /                       /                           yes
 /                       /anything/at/all            yes
 /                       //                          yes
+/.                      /                           yes
+/.                      /a                          no
+/.                      /a/                         no
+/.                      //                          no
+/.                      //a                         no
 /*                      /a                          yes
 /*                      /a/b                        yes
 /*                      /                           no
