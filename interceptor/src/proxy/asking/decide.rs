@@ -6,7 +6,7 @@ use interceptor_policy::{OverlayError, Patch};
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::rules::Rules;
-use super::desk::{Desk, record};
+use super::desk::{Desk, Table, record};
 use super::lease::{LARGEST_PATCH, Lease, MOST_LEASES};
 use super::question::Verdict;
 use super::scope::{LeaseScope, ScopeError};
@@ -133,20 +133,9 @@ impl Desk {
         by: &str,
     ) -> Result<LeaseView, LeaseError> {
         let lease = made(self.lease_scope(), rules, patch, terms, by)?;
-        self.add(&lease)?;
+        self.table().add(&lease, Timestamp::now())?;
         self.changed.notify_waiters();
         Ok(lease.view())
-    }
-
-    fn add(&self, lease: &Arc<Lease>) -> Result<(), LeaseError> {
-        let now = Timestamp::now();
-        let mut table = self.table();
-        table.leases.retain(|lease| !lease.is_over(now));
-        if table.leases.len() >= MOST_LEASES {
-            return Err(LeaseError::TooMany);
-        }
-        table.leases.push(lease.clone());
-        Ok(())
     }
 
     /// Answers a question. Compiles a policy.
@@ -203,34 +192,44 @@ impl Desk {
         default: bool,
         by: &str,
     ) -> Result<Option<LeaseView>, DecideError> {
-        if !default && self.table().leases.len() >= MOST_LEASES {
-            return Err(LeaseError::TooMany.into());
-        }
-        let (question, view) = self.close(id).ok_or(DecideError::Decided)?;
-        if default {
-            lease.limit(question.waiters.len() as u64);
-        }
         let now = Timestamp::now();
+        let mut table = self.table();
+        let found = table.questions.iter().find(|one| one.id == id);
+        let waiting = found.ok_or(DecideError::Decided)?.waiters.len();
+        if default {
+            lease.limit(waiting as u64);
+        }
         // The uses of those who wait are taken before anybody else can.
-        let waiters: Vec<_> = question
-            .waiters
-            .into_iter()
-            .map(|(_, waiter)| {
-                let share = lease.counts_uses() && lease.take(now);
-                (waiter, share.then(|| lease.clone()))
-            })
+        let shares: Vec<_> = (0..waiting)
+            .map(|_| (lease.counts_uses() && lease.take(now)).then(|| lease.clone()))
             .collect();
         let shown = lease.view();
+        // Until it is certain that it holds, the question stays.
         if !lease.is_over(now) {
-            self.add(lease)?;
+            table.add(lease, now)?;
         }
+        let question = table.close(id).ok_or(DecideError::Decided)?;
+        drop(table);
+        let view = question.view(&self.sandbox);
         self.audit.emit(record(&self.sandbox, id, "approved", &view).by(by).lease(&lease.id));
-        for (waiter, share) in waiters {
+        for ((_, waiter), share) in question.waiters.into_iter().zip(shares) {
             // Fails for a request that has gone.
             let _ = waiter.send(Verdict::Approved(share));
         }
         self.feed.tell(ApprovalEvent { name: "approved", question: view });
         self.changed.notify_waiters();
         Ok(Some(shown))
+    }
+}
+
+impl Table {
+    /// Puts a lease in force.
+    fn add(&mut self, lease: &Arc<Lease>, now: Timestamp) -> Result<(), LeaseError> {
+        self.leases.retain(|lease| !lease.is_over(now));
+        if self.leases.len() >= MOST_LEASES {
+            return Err(LeaseError::TooMany);
+        }
+        self.leases.push(lease.clone());
+        Ok(())
     }
 }

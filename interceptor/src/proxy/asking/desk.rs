@@ -330,16 +330,22 @@ impl Desk {
 
     /// Takes a question out, as decided; `None` if it is not there any more.
     pub(super) fn close(&self, id: RequestId) -> Option<(Question, QuestionView)> {
-        let mut table = self.table();
-        let at = table.questions.iter().position(|one| one.id == id)?;
-        let question = table.questions.remove(at);
-        table.decided.push_back(id);
-        if table.decided.len() > REMEMBERED {
-            table.decided.pop_front();
-        }
-        drop(table);
+        let question = self.table().close(id)?;
         let view = question.view(&self.sandbox);
         Some((question, view))
+    }
+}
+
+impl Table {
+    /// Takes a question out, as decided; `None` if it is not there any more.
+    pub(super) fn close(&mut self, id: RequestId) -> Option<Question> {
+        let at = self.questions.iter().position(|one| one.id == id)?;
+        let question = self.questions.remove(at);
+        self.decided.push_back(id);
+        if self.decided.len() > REMEMBERED {
+            self.decided.pop_front();
+        }
+        Some(question)
     }
 }
 

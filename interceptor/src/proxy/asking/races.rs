@@ -1,17 +1,43 @@
-//! What happens at the same time: many that ask.
+//! What happens at the same time: answers, and many that ask.
 
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
+use std::thread;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::AskError;
 use super::desk::MOST_WAITING;
-use super::tests::{ask, asked, sandbox};
+use super::lease::MOST_LEASES;
+use super::tests::{Held, allow, ask, asked, permitted, sandbox, terms};
+use super::{Answer, AskError, DecideError, LeaseError, Terms};
+use crate::proxy::Sandbox;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+
+fn hour() -> Terms {
+    terms(Some(3600), None)
+}
+
+/// An answer that permits for an hour.
+fn for_an_hour() -> Answer {
+    Answer::Allow { patch: None, terms: hour() }
+}
+
+/// Gives so many leases of an hour.
+fn fill(sandbox: &Arc<Sandbox>, count: usize) {
+    for _ in 0..count {
+        sandbox.lease(allow("a.test"), hour(), "uid:0").unwrap();
+    }
+}
+
+async fn held(sandbox: &Arc<Sandbox>, host: &str) -> (Held, String) {
+    let held = ask(sandbox, asked(host, "/")).await.unwrap();
+    let questions = sandbox.asking.questions();
+    (held, questions.into_iter().find(|one| one.host == host).unwrap().id)
+}
 
 #[tokio::test]
 async fn requests_whose_turn_to_ask_has_not_come_wait_too_and_their_time_runs() {
@@ -43,4 +69,43 @@ async fn requests_whose_turn_to_ask_has_not_come_wait_too_and_their_time_runs() 
     assert_eq!(sandbox.asking.seat().map(drop).unwrap_err(), AskError::Full);
     drop(seats);
     assert!(sandbox.asking.questions().is_empty());
+}
+
+#[tokio::test]
+async fn leases_that_have_ended_are_not_counted_and_a_question_that_gets_none_still_waits() {
+    let sandbox = sandbox();
+    fill(&sandbox, MOST_LEASES - 1);
+    sandbox.lease(allow("b.test"), terms(None, Some(1)), "uid:0").unwrap();
+    assert!(permitted(&sandbox, "b.test", Timestamp::now()).is_some());
+    let (_c, id) = held(&sandbox, "c.test").await;
+    sandbox.decide(&id, &for_an_hour(), "uid:0").unwrap();
+    let (_d, id) = held(&sandbox, "d.test").await;
+    let full = sandbox.decide(&id, &for_an_hour(), "uid:0");
+    assert!(matches!(full, Err(DecideError::Lease(LeaseError::TooMany))), "{full:?}");
+    // One that holds only for who waits takes no place.
+    let once = Answer::Allow { patch: None, terms: Terms::default() };
+    assert_eq!(sandbox.decide(&id, &once, "uid:0").unwrap().unwrap().uses, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_answers_at_once_those_for_which_there_is_no_place_change_nothing() {
+    let sandbox = sandbox();
+    fill(&sandbox, MOST_LEASES - 1);
+    let mut waits = Vec::new();
+    for number in 0..8 {
+        waits.push(held(&sandbox, &format!("h{number}.test")).await);
+    }
+    let start = Barrier::new(waits.len());
+    let decide = |id: &str| {
+        start.wait();
+        sandbox.decide(id, &for_an_hour(), "uid:0").map(drop)
+    };
+    let decided: Vec<_> = thread::scope(|scope| {
+        let all: Vec<_> = waits.iter().map(|(_, id)| scope.spawn(|| decide(id))).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(decided.iter().filter(|one| one.is_ok()).count(), 1, "{decided:?}");
+    assert_eq!(sandbox.asking.questions().len(), waits.len() - 1, "the others still wait");
+    let told = waits.iter_mut().filter_map(|(held, _)| held.question.verdict.try_recv().ok());
+    assert_eq!(told.count(), 1);
 }
