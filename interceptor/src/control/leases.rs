@@ -12,7 +12,7 @@ use super::params::{Id, Text, malformed};
 use super::peer::Peer;
 use super::problem::ApiProblem;
 use super::shared::{Control, blocking};
-use crate::fleet::{LeaseError, LeaseView, ScopeError, Terms};
+use crate::fleet::{FleetError, LeaseError, LeaseView, ScopeError, Terms};
 
 /// The leases of a sandbox, oldest first.
 #[utoipa::path(
@@ -135,6 +135,7 @@ pub(super) fn problem(error: LeaseError) -> ApiProblem {
         LeaseError::TooMany => {
             ApiProblem::new(StatusCode::CONFLICT, "too_many_leases", "Too many leases", detail)
         }
+        LeaseError::Ending => FleetError::Ending.into(),
         LeaseError::Endless => ApiProblem::field("/seconds", detail),
         LeaseError::TooLarge
         | LeaseError::Overlay(_)

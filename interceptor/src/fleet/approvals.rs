@@ -79,6 +79,10 @@ impl Fleet {
             return Err(FleetError::Ending);
         }
         let revoked = member.sandbox.revoke(lease);
+        // Another process may have taken it over before.
+        if member.sandbox.asking.is_handed() {
+            return Err(FleetError::Ending);
+        }
         if revoked {
             // It still permits by what it handed over.
             self.outlive_predecessor(true);

@@ -50,6 +50,9 @@ pub(crate) enum LeaseError {
     /// The sandbox has too many.
     #[error("the sandbox already has {MOST_LEASES} leases; revoke one")]
     TooMany,
+    /// Another process is taking the sandbox over.
+    #[error("another daemon is taking the sandbox over")]
+    Ending,
     /// The patch does not fit the policy.
     #[error(transparent)]
     Overlay(#[from] OverlayError),
@@ -226,6 +229,10 @@ impl Table {
     /// Puts a lease in force.
     fn add(&mut self, lease: &Arc<Lease>, now: Timestamp) -> Result<(), LeaseError> {
         self.leases.retain(|lease| !lease.is_over(now));
+        // Another process would not know of it.
+        if self.is_handed {
+            return Err(LeaseError::Ending);
+        }
         if self.leases.len() >= MOST_LEASES {
             return Err(LeaseError::TooMany);
         }

@@ -1,7 +1,6 @@
 //! The questions and leases of one sandbox, and the requests that wait.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -33,8 +32,6 @@ pub(crate) struct Desk {
     table: Mutex<Table>,
     /// Told whenever a waiting request may be judged otherwise.
     pub(super) changed: Notify,
-    /// Another process has the leases; uses are counted there.
-    pub(super) handed: AtomicBool,
     /// One proposal at a time; made for the first.
     pub(crate) proposing: OnceLock<Arc<Semaphore>>,
     /// What leases may permit; unset where that is not bounded.
@@ -46,6 +43,8 @@ pub(super) struct Table {
     pub(super) questions: Vec<Question>,
     pub(super) leases: Vec<Arc<Lease>>,
     pub(super) decided: VecDeque<RequestId>,
+    /// Another process has the leases; uses are counted there.
+    pub(super) is_handed: bool,
     /// How many requests wait, on a question or for one.
     seats: usize,
     /// Numbers the requests that wait.
@@ -60,7 +59,6 @@ impl Desk {
             feed,
             table: Mutex::default(),
             changed: Notify::new(),
-            handed: AtomicBool::new(false),
             proposing: OnceLock::new(),
             scope: OnceLock::new(),
         }
@@ -105,20 +103,26 @@ impl Desk {
             table.leases.retain(|lease| !lease.is_over(now));
             table.leases.clone()
         };
-        let handed = self.handed.load(Ordering::Acquire);
-        leases.retain(|lease| !(handed && lease.counts_uses()));
         leases.sort_by_key(|lease| lease.counts_uses());
         leases.into_iter().find_map(|lease| {
             let judged = judge(&lease.rules(base)?)?;
-            lease.take(now).then_some((lease, judged))
+            // Between two hand-overs of what is left, a use is taken in one process alone.
+            let is_counted_here = {
+                let table = self.table();
+                (!table.is_handed || !lease.counts_uses()) && lease.take(now)
+            };
+            is_counted_here.then_some((lease, judged))
         })
     }
 
     /// The leases in force, oldest first.
     pub(crate) fn leases(&self, now: Timestamp) -> Vec<LeaseView> {
-        let mut table = self.table();
-        table.leases.retain(|lease| !lease.is_over(now));
-        table.leases.iter().map(|lease| lease.view()).collect()
+        self.table().in_force(now).collect()
+    }
+
+    /// Whether another process has the leases.
+    pub(crate) fn is_handed(&self) -> bool {
+        self.table().is_handed
     }
 
     /// Forgets the leases that are over.
@@ -337,6 +341,12 @@ impl Desk {
 }
 
 impl Table {
+    /// The leases in force, oldest first.
+    pub(super) fn in_force(&mut self, now: Timestamp) -> impl Iterator<Item = LeaseView> {
+        self.leases.retain(|lease| !lease.is_over(now));
+        self.leases.iter().map(|lease| lease.view())
+    }
+
     /// Takes a question out, as decided; `None` if it is not there any more.
     pub(super) fn close(&mut self, id: RequestId) -> Option<Question> {
         let at = self.questions.iter().position(|one| one.id == id)?;

@@ -1,7 +1,6 @@
 //! Leases during a takeover. Their ends are times, so whatever passed meanwhile counts.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use interceptor_policy::Patch;
 use jiff::Timestamp;
@@ -11,6 +10,7 @@ use serde_json::Value;
 use super::super::rules::Rules;
 use super::desk::Desk;
 use super::lease::{Lease, MOST_LEASES};
+use super::view::LeaseView;
 
 /// A lease on its way to another process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,8 +29,12 @@ pub(crate) struct HandedLease {
 impl Desk {
     /// The leases, for another process. From now on it counts their uses, so none is taken here.
     pub(crate) fn hand_over(&self) -> Vec<HandedLease> {
-        self.handed.store(true, Ordering::Release);
-        let leases = self.leases(Timestamp::now());
+        let leases: Vec<LeaseView> = {
+            // Under one lock: what is taken before is not handed over, and nothing is taken after.
+            let mut table = self.table();
+            table.is_handed = true;
+            table.in_force(Timestamp::now()).collect()
+        };
         let handed = leases.into_iter().map(|lease| HandedLease {
             id: lease.id,
             patch: lease.patch,
@@ -44,7 +48,7 @@ impl Desk {
 
     /// The takeover failed: uses are counted here again.
     pub(crate) fn resume(&self) {
-        self.handed.store(false, Ordering::Release);
+        self.table().is_handed = false;
     }
 
     /// Takes over the leases of another process; `None` if one is malformed.

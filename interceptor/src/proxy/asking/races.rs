@@ -1,5 +1,6 @@
-//! What happens at the same time: answers, and many that ask.
+//! What happens at the same time: a hand-over, answers, and many that ask.
 
+use std::cell::RefCell;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
@@ -11,9 +12,9 @@ use tokio::time::Instant;
 
 use super::desk::MOST_WAITING;
 use super::lease::MOST_LEASES;
-use super::tests::{Held, allow, ask, asked, permitted, sandbox, terms};
+use super::tests::{Held, allow, ask, asked, permitted, sandbox, subject, terms};
 use super::{Answer, AskError, DecideError, LeaseError, Terms};
-use crate::proxy::Sandbox;
+use crate::proxy::{Rules, Sandbox};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -69,6 +70,30 @@ async fn requests_whose_turn_to_ask_has_not_come_wait_too_and_their_time_runs() 
     assert_eq!(sandbox.asking.seat().map(drop).unwrap_err(), AskError::Full);
     drop(seats);
     assert!(sandbox.asking.questions().is_empty());
+}
+
+#[tokio::test]
+async fn a_use_is_counted_once_if_the_hand_over_comes_while_it_is_judged() {
+    let (old, new) = (sandbox(), sandbox());
+    let now = Timestamp::now();
+    old.lease(allow("b.test"), terms(None, Some(1)), "uid:0").unwrap();
+    let lost = old.lease(allow("c.test"), hour(), "uid:0").unwrap();
+    let handed = RefCell::default();
+    let wanted = subject("b.test", "/");
+    let judge = |rules: &Arc<Rules>| {
+        let is_allowed = wanted.judge(&rules.policy).is_allow();
+        is_allowed.then(|| *handed.borrow_mut() = old.asking.hand_over())
+    };
+    let here = old.asking.permitting(&old.rules(), now, judge).is_some();
+    new.asking.restore(handed.take(), &new.rules()).unwrap();
+    let there = permitted(&new, "b.test", now).is_some();
+    assert_ne!(here, there, "one use permits one request");
+    // What is given or revoked from now on, the other process would not know of.
+    let given = old.lease(allow("d.test"), hour(), "uid:0");
+    assert!(matches!(given, Err(LeaseError::Ending)), "{given:?}");
+    assert!(old.asking.is_handed() && permitted(&new, "c.test", now) == Some(lost.id));
+    old.asking.resume();
+    assert!(old.lease(allow("d.test"), hour(), "uid:0").is_ok());
 }
 
 #[tokio::test]
