@@ -123,6 +123,10 @@ impl<'a> Held<'a> {
             if let Some(judged) = self.by_lease(&rules) {
                 return Ok(judged);
             }
+            // Leases are no longer laid over rules that were replaced meanwhile.
+            if sandbox.generation() != rules.generation {
+                continue;
+            }
             self.exchange.pause();
             let woken = self.woken(&rules, &denied, &mut wait, changed).await;
             self.exchange.resume();

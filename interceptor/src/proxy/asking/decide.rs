@@ -119,7 +119,7 @@ fn made(
     });
     let id = RequestId::new().to_string().into();
     let lease = Lease::new(id, patch, until, uses, by.into());
-    lease.set(Some(laid));
+    lease.set(laid.generation, Some(laid));
     Ok(Arc::new(lease))
 }
 

@@ -151,10 +151,14 @@ impl Desk {
         leases.iter().for_each(|lease| lease.lay(rules, scope));
     }
 
-    /// New rules are in force: whoever waits is judged again.
+    /// New rules are in force: whoever waits is judged again. Lays the leases over them that were
+    /// given since [`Desk::prepare`].
     pub(crate) fn rules_changed(&self, rules: &Arc<Rules>) {
-        let leases = self.table().leases.clone();
-        leases.iter().for_each(|lease| lease.settle(rules));
+        let (leases, scope) = (self.table().leases.clone(), self.lease_scope());
+        for lease in leases {
+            lease.lay(rules, scope);
+            lease.settle(rules);
+        }
         self.changed.notify_waiters();
     }
 

@@ -1,7 +1,7 @@
 //! A lease: a patch laid over the policy, until a time or for so many requests.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use interceptor_policy::Patch;
 use jiff::Timestamp;
@@ -9,11 +9,15 @@ use jiff::Timestamp;
 use super::super::rules::Rules;
 use super::scope::LeaseScope;
 use super::view::LeaseView;
+use crate::upstream::pool::Generation;
 
 /// The most leases of a sandbox.
 pub(super) const MOST_LEASES: usize = 64;
 /// The largest patch of a lease, in bytes of JSON.
 pub(super) const LARGEST_PATCH: usize = 16 * 1024;
+
+/// Rules with the patch, of one generation. None where the patch does not fit them.
+type Laid = (Generation, Option<Arc<Rules>>);
 
 /// A lease.
 #[derive(Debug)]
@@ -32,9 +36,8 @@ pub(crate) struct Lease {
     pub(super) by: Arc<str>,
     /// Somebody revoked it.
     revoked: AtomicBool,
-    /// The rules with the patch: those in force, and, while they are replaced, the next ones. None
-    /// where the patch does not fit a policy.
-    laid: Mutex<Vec<Arc<Rules>>>,
+    /// What it is laid over: the rules in force, and, while they are replaced, the next ones.
+    laid: Mutex<Vec<Laid>>,
 }
 
 impl Lease {
@@ -57,31 +60,38 @@ impl Lease {
         }
     }
 
-    /// Lays it over these rules, if the scope permits that. Keeps those that it is laid over now,
-    /// which are in force until then.
+    /// Lays it over these rules, if the scope permits that and unless it was. Keeps those that it
+    /// is laid over now, which are in force until then.
     pub(super) fn lay(&self, base: &Arc<Rules>, scope: LeaseScope) {
+        if self.laid().iter().any(|(generation, _)| *generation == base.generation) {
+            return;
+        }
         let laid = base.policy.overlay(&self.patch).ok();
         let laid = laid.filter(|policy| scope.judge(policy).is_ok());
-        self.set(laid.map(|policy| base.overlaid(policy)));
+        self.set(base.generation, laid.map(|policy| base.overlaid(policy)));
     }
 
-    pub(super) fn set(&self, laid: Option<Rules>) {
-        let mut known = self.laid.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn set(&self, generation: Generation, laid: Option<Rules>) {
+        let mut known = self.laid();
         let keep = known.len().saturating_sub(1);
         known.drain(..keep);
-        known.extend(laid.map(Arc::new));
+        known.push((generation, laid.map(Arc::new)));
     }
 
     /// Forgets the rules that are no longer in force, and the keys they hold.
     pub(super) fn settle(&self, base: &Arc<Rules>) {
-        let mut laid = self.laid.lock().unwrap_or_else(PoisonError::into_inner);
-        laid.retain(|rules| rules.generation == base.generation);
+        self.laid().retain(|(generation, _)| *generation == base.generation);
     }
 
     /// The rules with the patch, if it fits them.
     pub(super) fn rules(&self, base: &Arc<Rules>) -> Option<Arc<Rules>> {
-        let laid = self.laid.lock().unwrap_or_else(PoisonError::into_inner);
-        laid.iter().find(|rules| rules.generation == base.generation).cloned()
+        let laid = self.laid();
+        let found = laid.iter().find(|(generation, _)| *generation == base.generation);
+        found.and_then(|(_, rules)| rules.clone())
+    }
+
+    fn laid(&self) -> MutexGuard<'_, Vec<Laid>> {
+        self.laid.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The rules with the patch, for a request whose use was counted when it was approved.

@@ -1,4 +1,4 @@
-//! What happens at the same time: a hand-over, answers, and many that ask.
+//! What happens at the same time: a hand-over, new rules, answers, and many that ask.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Barrier};
@@ -12,8 +12,9 @@ use tokio::time::Instant;
 
 use super::desk::MOST_WAITING;
 use super::lease::MOST_LEASES;
-use super::tests::{Held, allow, ask, asked, permitted, sandbox, subject, terms};
+use super::tests::{Held, allow, ask, asked, permitted, policy, sandbox, subject, terms};
 use super::{Answer, AskError, DecideError, LeaseError, Terms};
+use crate::credential::Keyring;
 use crate::proxy::{Rules, Sandbox};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -94,6 +95,30 @@ async fn a_use_is_counted_once_if_the_hand_over_comes_while_it_is_judged() {
     assert!(old.asking.is_handed() && permitted(&new, "c.test", now) == Some(lost.id));
     old.asking.resume();
     assert!(old.lease(allow("d.test"), hour(), "uid:0").is_ok());
+}
+
+#[tokio::test]
+async fn a_lease_that_is_given_while_the_policy_is_replaced_holds() {
+    let sandbox = sandbox();
+    let now = Timestamp::now();
+    let known = sandbox.lease(allow("a.test"), hour(), "uid:0").unwrap();
+    let keyring = Keyring::load(&policy(""), None).unwrap();
+    let next = Arc::new(sandbox.prepare(policy(""), keyring).unwrap());
+    let laid = |host: &str| {
+        let wanted = subject(host, "/");
+        let judge =
+            |rules: &Arc<Rules>| wanted.judge(&rules.policy).is_allow().then(|| rules.clone());
+        sandbox.asking.permitting(&next, now, judge)
+    };
+    sandbox.asking.prepare(&next);
+    let between = sandbox.lease(allow("b.test"), hour(), "uid:0").unwrap();
+    let (_, before) = laid("a.test").unwrap();
+    sandbox.asking.rules_changed(&next);
+    assert_eq!(laid("b.test").map(|(lease, _)| lease.id.to_string()), Some(between.id));
+    // What was laid before stays as it is, with its connections.
+    let (lease, after) = laid("a.test").unwrap();
+    assert_eq!(lease.id.to_string(), known.id);
+    assert!(Arc::ptr_eq(&before, &after));
 }
 
 #[tokio::test]
