@@ -302,6 +302,54 @@ fn p8_garbage_half_messages_and_wrong_descriptors_end_one_connection_each() {
     });
 }
 
+#[test]
+fn p8_what_a_members_policy_and_placeholders_cost_is_bounded() {
+    Lab::test(|lab| {
+        let account = Account::new(lab.directory());
+        let daemon = daemon(lab, &account);
+        let limits = |name: &str, most: u64| {
+            let policy = json!({ "network": { "allow": ["a.test"] }, "limits": { name: most } });
+            account.file("own.json", &policy.to_string());
+            run(&account, &daemon, &["--policy", "./own.json"], &["true"])
+        };
+        for (name, most) in [
+            ("connections", 1024),
+            ("requests", 512),
+            ("header_bytes", 65_536),
+            ("headers", 128),
+            ("mints_per_second", 20),
+            ("mints_burst", 200),
+            ("audit_backlog", 8192),
+        ] {
+            let why = format!("limits.{name}: without sudo");
+            refused(&limits(name, most + 1), &why);
+            refused(&limits(name, u64::MAX), &why);
+            out(&limits(name, most));
+        }
+        let credential = |number: usize| {
+            let key = format!("sk-key-number-{number}");
+            let rules = json!([{ "methods": [], "paths": ["/"] }]);
+            let hosts = [format!("h{number}.test")];
+            (format!("c{number}"), json!({ "key": key, "hosts": hosts, "endpoints": rules }))
+        };
+        let many: serde_json::Map<String, Value> = (0..257).map(credential).collect();
+        account.file("own.json", &json!({ "credentials_v2": many }).to_string());
+        refused(&run(&account, &daemon, &["--policy", "./own.json"], &["true"]), "at most 256");
+        // What a member's process would never send.
+        account.file("own.key", "sk-own-key-of-the-member");
+        let options = ["--allow", "api.openai.com", "--key", "openai=file:own.key"];
+        let honest = request(lab, &account, &options, &["true"]);
+        for (field, value) in [("text", json!("k".repeat(1 << 20))), ("probe", json!(1))] {
+            let mut request = honest.clone();
+            request["policy"]["Own"]["keys"]["keys"][0]["placeholder"][field] = value;
+            let told = json!({ "request": request, "descriptors": USUAL });
+            let said = send(&account, &daemon.members(), &told);
+            assert!(said.contains("Failed") && said.contains("openai"), "{field}: {said}");
+        }
+        daemon.finish();
+    });
+}
+
 /// Holds connections, and says how many there are.
 const CONNECT: &str = r"
 import resource, socket, sys

@@ -271,6 +271,28 @@ fn the_service_manager_is_told_how_the_daemon_stands() {
 const EXPOSURE: f64 = 4.0;
 
 #[test]
+fn p8_the_unit_for_members_is_valid_and_outlives_one_process_without_memory() {
+    let unit = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../interceptor/data/interceptor.service");
+    let text = fs::read_to_string(&unit).unwrap();
+    assert!(text.lines().any(|line| line == "OOMPolicy=continue"), "{text}");
+    let there = text.replace("PROGRAM", binary("interceptor").to_str().unwrap());
+    assert_ne!(text, there);
+    let directory = tempfile::tempdir().unwrap();
+    verified(&directory.path().join("interceptor.service"), &there);
+}
+
+/// Writes a unit, and has systemd look at it.
+fn verified(path: &std::path::Path, text: &str) {
+    fs::write(path, text).unwrap();
+    let verified =
+        Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(path).output().unwrap();
+    let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+    let own: Vec<&str> = said.lines().filter(|line| line.contains("interceptor.service")).collect();
+    assert!(verified.status.success() && own.is_empty(), "{said}");
+}
+
+#[test]
 fn the_unit_file_is_valid_and_as_hard_as_it_was() {
     let unit =
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/interceptor.service");
@@ -280,11 +302,7 @@ fn the_unit_file_is_valid_and_as_hard_as_it_was() {
     let there = text.replace("/usr/bin/interceptor", binary("interceptor").to_str().unwrap());
     assert_ne!(text, there);
     let copy = directory.path().join("interceptor.service");
-    fs::write(&copy, there).unwrap();
-    let verified = Command::new("systemd-analyze").arg("verify").arg(&copy).output().unwrap();
-    let said = String::from_utf8_lossy(&verified.stderr).into_owned();
-    let own: Vec<&str> = said.lines().filter(|line| line.contains("interceptor.service")).collect();
-    assert!(verified.status.success() && own.is_empty(), "{said}");
+    verified(&copy, &there);
     let judged = Command::new("systemd-analyze")
         .args(["security", "--offline=true", "--no-pager"])
         .arg(&copy)

@@ -69,8 +69,10 @@ pub(super) struct HandedGateway {
 }
 
 impl HandedKeys {
-    /// Forgets where the keys came from: they are never read again.
-    pub(crate) fn forget_files(&mut self) {
+    /// Forgets what only a sandbox that lives already has: where the keys came from, so that they
+    /// are never read again, and earlier placeholders.
+    pub(crate) fn begin_anew(&mut self) {
+        self.retired.clear();
         self.keys.iter_mut().chain(self.outward.keys()).for_each(|key| key.file = None);
     }
 }

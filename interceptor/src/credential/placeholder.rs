@@ -17,6 +17,11 @@ pub(crate) const PROBE: usize = 24;
 /// The maximum length of a placeholder that matches its key's length, in bytes.
 const LONGEST_ALIKE: usize = 512;
 
+/// The fewest characters that identify a placeholder of another process, and its maximum length in
+/// bytes: fewer would be found everywhere.
+const SHORTEST_PROBE: usize = 16;
+const LONGEST: usize = 2 * LONGEST_ALIKE;
+
 /// A placeholder: derived, or generated once per sandbox and credential, and stable while the
 /// sandbox lives.
 #[derive(Clone, PartialEq, Eq)]
@@ -90,10 +95,11 @@ impl Placeholder {
     }
 
     /// Restores another process's placeholder from its text and the offset and length of its probe.
-    /// `None` if those do not fit the text.
+    /// `None` if those do not fit the text, or no process would have made it.
     pub(super) fn restore(text: String, random: usize, probe: usize) -> Option<Placeholder> {
-        let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
-        (plain && probe > 0 && text.get(random..random.checked_add(probe)?).is_some())
+        let plain = text.len() <= LONGEST && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let usual = (SHORTEST_PROBE..=PROBE).contains(&probe);
+        (plain && usual && text.get(random..random.checked_add(probe)?).is_some())
             .then_some(Placeholder { text, random, probe })
     }
 
@@ -195,5 +201,24 @@ mod tests {
             assert_eq!(drawn.as_str().len(), length, "for {key_length}");
             assert_eq!(drawn.probe().len(), PROBE);
         }
+    }
+
+    #[test]
+    fn p8_a_placeholder_that_nobody_would_make_is_not_restored() {
+        let restore = |text: &str, random, probe| {
+            Placeholder::restore(text.to_owned(), random, probe).is_some()
+        };
+        for length in [4, LONGEST_ALIKE, 8192] {
+            let drawn = Placeholder::draw(&PlaceholderShape::default(), &key(length)).unwrap();
+            let (random, probe) = drawn.probe_place();
+            assert!(restore(drawn.as_str(), random, probe), "{length}");
+        }
+        let text = "k".repeat(LONGEST);
+        assert!(restore(&text, 0, PROBE));
+        assert!(!restore(&format!("{text}k"), 0, PROBE), "too long");
+        for (random, probe) in [(0, 0), (0, 1), (0, 15), (0, PROBE + 1), (0, LONGEST)] {
+            assert!(!restore(&text, random, probe), "{probe}");
+        }
+        assert!(!restore(&text, LONGEST - 1, PROBE) && !restore(&text, usize::MAX, PROBE));
     }
 }

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use interceptor_policy::{Document, KeySource};
+use interceptor_policy::{Document, KeySource, Limits, Policy};
 
 use super::access::Grants;
 use super::wire::{OwnPolicy, Wanted};
@@ -22,6 +22,8 @@ use crate::sandbox::handover::ShownPolicy;
 
 /// The most files that a policy may hide.
 const MOST_FILES: usize = 1024;
+/// The most credentials of a policy that a member brings.
+const MOST_CREDENTIALS: usize = 256;
 
 /// The options of a member that have to do with addresses.
 pub(super) struct Asked<'a> {
@@ -121,13 +123,38 @@ fn own(policy: OwnPolicy) -> anyhow::Result<Rules> {
         let what: Vec<String> = report.errors.iter().map(policy_file::describe).collect();
         bail!("{name}: {}", what.join("; "));
     };
+    affordable(&policy)?;
     // What the member's process has read is all that there is: a file would be read by root.
-    keys.forget_files();
+    keys.begin_anew();
     let keyring = Keyring::restore(policy.credentials(), keys)
         .map_err(|errors| anyhow::anyhow!("{name}: {}", joined(&errors)))?;
     let shown = shown.map(|(path, text)| ShownPolicy { path, text });
     let leases = LeaseScope::Any;
     Ok(Rules { policy, keyring, key_variables, hidden, shown, leases })
+}
+
+/// Checks that a policy asks for no more of what root's process has than is usual.
+fn affordable(policy: &Policy) -> anyhow::Result<()> {
+    let (asked, usual) = (policy.limits(), Limits::default());
+    for (name, asked, most) in [
+        ("connections", asked.connections, usual.connections),
+        ("requests", asked.requests, usual.requests),
+        ("header_bytes", asked.header_bytes, usual.header_bytes),
+        ("headers", asked.headers, usual.headers),
+        ("mints_per_second", asked.mints_per_second, usual.mints_per_second),
+        ("mints_burst", asked.mints_burst, usual.mints_burst),
+        ("audit_backlog", asked.audit_backlog, usual.audit_backlog),
+    ] {
+        ensure!(
+            asked <= most,
+            "limits.{name}: without sudo, a policy of your own may have at most {most}"
+        );
+    }
+    ensure!(
+        policy.credentials().len() <= MOST_CREDENTIALS,
+        "without sudo, a policy of your own may have at most {MOST_CREDENTIALS} credentials"
+    );
+    Ok(())
 }
 
 /// The operator's policy of a name, with its keys.
