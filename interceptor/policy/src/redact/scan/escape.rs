@@ -143,6 +143,9 @@ pub(super) fn read(text: &[u8], reading: Reading) -> Option<(u8, usize)> {
                 return None;
             }
             [b'&', next, ..] if !next.is_ascii_alphabetic() && next != b'#' => return None,
+            [b'&', first, second, ..] if first != b'#' && !may_be_named(first, second) => {
+                return None;
+            }
             [b'\\', b'x', high, low, ..] => {
                 let (high, low) = (HEX[usize::from(high)], HEX[usize::from(low)]);
                 if high | low < 16 {
@@ -255,6 +258,24 @@ fn after_ampersand(rest: &[u8]) -> Option<(u8, usize)> {
         Some((byte, length)) => Some((byte, 1 + before + length)),
         None => (before > 0).then_some((b'&', 5)),
     }
+}
+
+/// The first two letters of the names below and of `amp`: for each first letter, one bit for each
+/// second one of either case.
+static NAMES: [u32; 128] = {
+    let pairs = b"DiGTHaLTNeQUTaUnVeamapasbscodoeqexgrgtlblclolplsltminupeplqurbrcrprssesove";
+    let (mut seconds, mut at) = ([0; 128], 0);
+    while at < pairs.len() {
+        seconds[pairs[at] as usize] |= 1 << (pairs[at + 1] & 31);
+        at += 2;
+    }
+    seconds
+};
+
+/// Whether a name may begin with these two letters. Cheaper than reading it.
+#[inline(always)]
+pub(super) fn may_be_named(first: u8, second: u8) -> bool {
+    second.is_ascii_alphabetic() && NAMES[usize::from(first & 127)] >> (second & 31) & 1 != 0
 }
 
 /// The ASCII characters that have a name (HTML 13.5).

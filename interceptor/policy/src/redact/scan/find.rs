@@ -48,9 +48,11 @@ impl Scanner {
         }
         self.narrow(text, &mut found);
         self.wide(text, &mut found);
-        if found.is_empty() {
-            return found;
-        }
+        if found.is_empty() { found } else { self.chosen(found, from) }
+    }
+
+    /// Those of all matches that are replaced.
+    pub(super) fn chosen(&self, mut found: Vec<Match>, from: usize) -> Vec<Match> {
         found.retain(|hit| hit.start >= from && hit.end - hit.start <= self.longest);
         let simple = |hit: &Match| (hit.pattern, hit.spans.is_some());
         found.sort_by(|a, b| (a.start, b.end, simple(a)).cmp(&(b.start, a.end, simple(b))));
@@ -177,7 +179,13 @@ impl Scanner {
     }
 
     /// The match whose character `offset` is at `at`.
-    fn around(&self, text: &[u8], at: usize, pattern: usize, offset: usize) -> Option<Match> {
+    pub(super) fn around(
+        &self,
+        text: &[u8],
+        at: usize,
+        pattern: usize,
+        offset: usize,
+    ) -> Option<Match> {
         let (find, encoding) = (&self.patterns[pattern].find[..], self.patterns[pattern].encoding);
         let start = at.checked_sub(offset);
         if let Some(start) = start.filter(|start| encoding.begins(&text[*start..], find)) {

@@ -13,7 +13,8 @@ use std::ops::Range;
 
 use zeroize::Zeroize;
 
-use super::escape::{HEX, Reading, WORD, introducers, next_escape, next_in, read};
+use super::escape::Reading;
+use super::undo::{Junk, undo};
 use super::{LEVELS, Scanner};
 
 /// Room for the text of each layer, used again for each run.
@@ -90,107 +91,8 @@ impl Scanner {
     ) -> bool {
         let Some((layer, deeper)) = layers.split_first_mut() else { return false };
         layer.clear();
-        undo(&text[run], reading, layer);
+        let junk = if self.every_escape { Junk::Stays } else { Junk::of(deeper.len()) };
+        undo(&text[run], reading, junk, layer);
         layer.len() >= self.shortest && self.shows_at(layer, (reading, level + 1), deeper)
-    }
-}
-
-/// Appends `text` with its escapes undone once.
-fn undo(text: &[u8], reading: Reading, out: &mut Vec<u8>) {
-    let from = out.len();
-    // With room for a whole word behind the last byte.
-    out.resize(from + text.len() + WORD, 0);
-    let into = &mut out[from..];
-    let (mut at, mut end) = (0, 0);
-    let percent = matches!(reading, Reading::All | Reading::Percent);
-    let backslash = matches!(reading, Reading::All | Reading::Backslash);
-    while let Some(byte) = text.get(at) {
-        // The shortest escape, of which a text can have the most.
-        if percent
-            && let Some([b'%', high, low]) = text[at..].first_chunk()
-            && HEX[usize::from(*high)] | HEX[usize::from(*low)] < 16
-        {
-            into[end] = HEX[usize::from(*high)] << 4 | HEX[usize::from(*low)];
-            end += 1;
-            at += 3;
-        } else if backslash
-            && let Some(escape @ [b'\\', b'x', high, low]) = text[at..].first_chunk()
-            && HEX[usize::from(*high)] | HEX[usize::from(*low)] < 16
-        {
-            // Beyond ASCII it stays as it is. Nothing can guess which it is, so no branch.
-            let value = HEX[usize::from(*high)] << 4 | HEX[usize::from(*low)];
-            let ascii = value.is_ascii();
-            into[end..end + 4].copy_from_slice(escape);
-            into[end] = if ascii { value } else { b'\\' };
-            end += if ascii { 1 } else { 4 };
-            at += 4;
-        } else if matches!(byte, b'%' | b'\\' | b'&') {
-            let rest = &text[at..];
-            match read(rest, reading) {
-                Some((byte, length)) => {
-                    into[end] = byte;
-                    end += 1;
-                    at += length;
-                }
-                None => {
-                    for _ in 0..introducers(rest) {
-                        into[end] = *byte;
-                        end += 1;
-                        at += 1;
-                    }
-                }
-            }
-        } else if let Some(word) = text[at..].first_chunk::<WORD>()
-            && !matches!(word[1], b'%' | b'\\' | b'&')
-        {
-            into[end..end + WORD].copy_from_slice(word);
-            let mut plain = next_in(*word);
-            if plain == WORD {
-                plain = next_escape(&text[at..]).unwrap_or(text.len() - at);
-                into[end..end + plain].copy_from_slice(&text[at..at + plain]);
-            }
-            end += plain;
-            at += plain;
-        } else {
-            into[end] = *byte;
-            end += 1;
-            at += 1;
-        }
-    }
-    out.truncate(from + end);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::escape::unescape;
-    use super::*;
-
-    #[test]
-    fn a_layer_is_what_the_slow_reading_has() {
-        let pieces = [
-            r"\x41",
-            r"\xe9",
-            r"\u0041",
-            "%41",
-            "%25",
-            "&amp;#65;",
-            "\\\\",
-            "\\/",
-            "&",
-            "%4",
-            "plain",
-            r"\u{41}",
-            "&lt;",
-            "a long stretch of other bytes, which is copied as a whole",
-        ];
-        for (first, second) in pieces.iter().flat_map(|one| pieces.map(|two| (one, two))) {
-            for reading in [Reading::All, Reading::Percent, Reading::Backslash, Reading::Reference]
-            {
-                let text = format!("{first}{second}{first}");
-                let mut out = Vec::new();
-                undo(text.as_bytes(), reading, &mut out);
-                assert_eq!(out, **unescape(text.as_bytes(), reading).bytes, "{text}");
-            }
-        }
     }
 }

@@ -7,11 +7,10 @@
 
 use memchr::memchr3;
 
+use super::block::{BEFORE, BLOCK, Block, each};
 use super::escape::HEX;
 use super::run::may_separate;
 
-/// The number of bytes compared without a branch.
-const BLOCK: usize = 64;
 /// After this many blocks without an escape, the search is for a single one.
 const EMPTY: usize = 8;
 /// A block with this many escapes is examined more closely.
@@ -25,14 +24,14 @@ pub(super) fn look_for_escapes(text: &[u8], every: bool, mut at: impl FnMut(usiz
         from += first;
         // Escapes come in groups.
         let mut empty = 0;
-        while let Some(block) = from.checked_sub(2).and_then(|from| text[from..].first_chunk())
+        while let Some(block) = from.checked_sub(BEFORE).and_then(|from| text[from..].first_chunk())
             && empty < EMPTY
             && !every
         {
             let mut found = candidates(block);
             empty = if found == 0 { empty + 1 } else { 0 };
             let first = found.trailing_zeros() as usize & (BLOCK - 1);
-            if found.count_ones() >= MANY && block[first + 2] == b'\\' {
+            if found.count_ones() >= MANY && block[first + BEFORE] == b'\\' {
                 found &= !backslashes(block);
             }
             let mut next = from;
@@ -60,9 +59,6 @@ pub(super) fn look_for_escapes(text: &[u8], every: bool, mut at: impl FnMut(usiz
     }
 }
 
-/// A block with the bytes around it.
-type Block = [u8; BLOCK + 5];
-
 /// One bit for each byte of a block that begins an escape, except those of bytes beyond ASCII
 /// (`%c3`), `\"`, `\n` and the like.
 #[inline(always)]
@@ -87,24 +83,6 @@ fn backslashes(block: &Block) -> u64 {
     })
 }
 
-/// One bit for each byte of a block for which `holds` is true, given two bytes before and three
-/// after it. Written so that the compiler vectorises it.
-#[inline(always)]
-fn each(block: &Block, holds: impl Fn([u8; 6]) -> bool) -> u64 {
-    let mut found = [0_u8; BLOCK];
-    for (place, found) in found.iter_mut().enumerate() {
-        *found = u8::from(holds([0, 1, 2, 3, 4, 5].map(|near| block[place + near])));
-    }
-    if found.iter().fold(0, |any, found| any | found) == 0 {
-        return 0;
-    }
-    let words = found.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
-    // Pack the lowest bits of eight bytes.
-    words.zip((0..).step_by(8)).fold(0, |bits, (word, place)| {
-        bits | word.wrapping_mul(0x0102_0408_1020_4080) >> 56 << place
-    })
-}
-
 /// Whether a byte begins an escape.
 #[inline(always)]
 fn begins(byte: u8) -> bool {
@@ -116,8 +94,8 @@ fn begins(byte: u8) -> bool {
 #[inline(always)]
 fn reasons([two, one, this, first, second]: [u8; 5]) -> u8 {
     let kind = usize::from(this & 3);
-    BEFORE[usize::from(one)]
-        & BEFORE_THAT[usize::from(two)]
+    ONE[usize::from(one)]
+        & TWO[usize::from(two)]
         & NEXT[kind][usize::from(first)]
         & SECOND[kind][usize::from(second)]
 }
@@ -209,8 +187,8 @@ const OTHERS: u8 = 0x3f;
 const DIGITS: &[u8] = b"0123456789";
 const HEXADECIMAL: &[u8] = b"0123456789abcdefABCDEF";
 
-static BEFORE: Reasons = with(with([OTHERS; 256], SEPARATOR, HEXADECIMAL), DOUBLED, b"\\");
-static BEFORE_THAT: Reasons = with([OTHERS | DOUBLED; 256], SEPARATOR, b"234567");
+static ONE: Reasons = with(with([OTHERS; 256], SEPARATOR, HEXADECIMAL), DOUBLED, b"\\");
+static TWO: Reasons = with([OTHERS | DOUBLED; 256], SEPARATOR, b"234567");
 
 /// By the byte after the introducer. The first bit means that it matters whatever follows, except
 /// in a reference, where digits must.

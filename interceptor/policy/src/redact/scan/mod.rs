@@ -15,6 +15,7 @@
 //! on top in any mixture, up to the limit on a spelling's length; all of that in UTF-16 too
 //! (`wide`).
 
+mod block;
 mod escape;
 mod escaped;
 mod find;
@@ -22,12 +23,15 @@ mod grams;
 mod layers;
 mod look;
 pub mod pattern;
+#[cfg(any(test, feature = "reference"))]
+mod reference;
 mod respell;
 mod run;
 mod separated;
 mod telling;
 #[cfg(test)]
 mod tests;
+mod undo;
 mod wide;
 
 use std::fmt;

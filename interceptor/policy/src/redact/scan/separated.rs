@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use super::escape::{Decoded, HEX, Reading, WORD};
+use super::block::{BEFORE, BLOCK, each};
+use super::escape::{Decoded, HEX, Reading};
 use super::find::Match;
 use super::pattern::Encoding;
 use super::run::{LONGEST_SEPARATOR, is_separator};
@@ -17,6 +18,9 @@ pub(super) const GAP: usize = LONGEST_SEPARATOR + 2;
 
 /// After this many digits of characters of keys, the text is read to the end of the stretch.
 const FEW: usize = 24;
+
+/// A part of a block, in bytes.
+const QUARTER: usize = BLOCK / 4;
 
 /// What a stretch of hexadecimal bytes shows.
 enum Walked {
@@ -37,7 +41,9 @@ impl Scanner {
         self.each_separated(text, |at| {
             let around = &text[..text.len().min(at + self.most)];
             let (start, end) = self.classes.separated(around, at, at.saturating_sub(self.most));
-            self.digits(around, start..end, found);
+            self.digits(around, start..end, found, |digits, inner| {
+                self.plain(digits, Reading::All, LEVELS, inner);
+            });
             // More of it may be escaped.
             if level < LEVELS {
                 self.run_undone(text, at, 0, (reading, level), found);
@@ -110,17 +116,26 @@ impl Scanner {
             high = low;
             few -= 1;
         }
+        self.read_on(text, at, digits)
+    }
+
+    /// Reads to the end of the stretch. Of a whole block, only the digits compared are read.
+    fn read_on(&self, text: &[u8], mut at: usize, mut digits: Digits) -> Walked {
+        let by_block = digits.apart >= QUARTER;
         while let Some(byte) = text.get(at) {
-            // Digits without separators, of which a text can have the most.
-            if digits.left >= WORD
-                && let Some([eight @ .., next]) = text[at..].first_chunk::<9>()
-                && eight.iter().fold(0, |any, byte| any | HEX[usize::from(*byte)]) < 16
-                && !matches!(next, b'x' | b'X')
+            if by_block
+                && digits.left >= digits.width
+                && let Some(block) = at.checked_sub(BEFORE).and_then(|at| text[at..].first_chunk())
+                && each(block, |[_, _, this, ..]| may_stand_among(this)) == u64::MAX
             {
-                at += WORD;
-                if digits.push_word(self, *eight) {
-                    return Walked::Sample(at);
+                let places = each(block, |[_, before, this, next, ..]| {
+                    let prefix = (this == b'0') & (next | 0x20 == b'x') & !is_digit(before);
+                    is_digit(this) & !prefix
+                });
+                if let Some(end) = digits.skip(self, text, at, places) {
+                    return Walked::Sample(end);
                 }
+                at += BLOCK;
             } else if HEX[usize::from(*byte)] < 16 {
                 let prefix = begins_prefix(text, at);
                 at += 1 + usize::from(prefix);
@@ -136,8 +151,14 @@ impl Scanner {
         Walked::Nothing(at)
     }
 
-    /// Extracts the hexadecimal digits alone.
-    fn digits(&self, text: &[u8], part: Range<usize>, found: &mut Vec<Match>) {
+    /// Searches the hexadecimal digits of a part alone.
+    pub(super) fn digits(
+        &self,
+        text: &[u8],
+        part: Range<usize>,
+        found: &mut Vec<Match>,
+        search: impl Fn(&[u8], &mut Vec<Match>),
+    ) {
         if part.len() <= self.shortest * 2 {
             return;
         }
@@ -157,7 +178,7 @@ impl Scanner {
             return;
         }
         let mut inner = Vec::new();
-        self.plain(&digits.bytes, Reading::All, LEVELS, &mut inner);
+        search(&digits.bytes, &mut inner);
         inner.retain(|hit| self.patterns[hit.pattern].encoding == Encoding::Hexadecimal);
         let outer = inner.into_iter().map(|hit| hit.outside(&digits, 0));
         found.extend(outer.filter(|hit| separated_in_pairs(text, hit)));
@@ -173,20 +194,41 @@ fn begins_prefix(text: &[u8], at: usize) -> bool {
         && at.checked_sub(1).is_none_or(|before| HEX[usize::from(text[before])] > 15)
 }
 
-/// The last digits read.
+/// Whether a byte is a hexadecimal digit. No branches.
+#[inline(always)]
+fn is_digit(byte: u8) -> bool {
+    (byte.wrapping_sub(b'0') < 10) | ((byte | 0x20).wrapping_sub(b'a') < 6)
+}
+
+/// Whether a byte may stand among hexadecimal bytes with separators. No branches.
+#[inline(always)]
+fn may_stand_among(byte: u8) -> bool {
+    let digits = byte.wrapping_sub(b'0') < b';' - b'0' + 1;
+    let letters = ((byte | 0x20).wrapping_sub(b'a') < 6) | (byte | 0x20 == b'x');
+    let marks = (byte.wrapping_sub(b',') < 3) | (byte == b'_') | (byte == b'\\');
+    let white = (byte == b' ') | (byte.wrapping_sub(b'\t') < 2) | (byte == b'\r');
+    let escaped = (byte == b'n') | (byte == b'r') | (byte == b't');
+    digits | letters | marks | white | escaped
+}
+
+/// The last digits read, and when they are compared with the samples next.
 struct Digits {
     last: u64,
-    /// How many more are read before they are compared with the samples.
+    /// How many more are read until the end of the next sample.
     left: usize,
+    width: usize,
+    /// The most digits between the beginnings of two samples. Any stretch of the digits of a key
+    /// that the samples are taken from contains a whole one.
+    apart: usize,
 }
 
 impl Digits {
     fn new(scanner: &Scanner) -> Digits {
-        Digits { last: 0, left: scanner.grams.width() }
+        let width = scanner.grams.width();
+        Digits { last: 0, left: width, width, apart: scanner.grams.stretch() - width + 1 }
     }
 
-    /// Takes the next digit. Returns whether the last ones are a sample of a key; any stretch of
-    /// the digits of a key that the samples are taken from contains digits compared.
+    /// Takes the next digit. Returns whether the last ones are a sample of a key.
     #[inline]
     fn push(&mut self, scanner: &Scanner, digit: u8) -> bool {
         self.last = self.last >> 8 | u64::from(digit) << 56;
@@ -194,22 +236,53 @@ impl Digits {
         self.left == 0 && self.are_a_sample(scanner)
     }
 
-    /// Takes the next eight, if as many are left. They are compared early rather than late.
+    /// Takes the digits of the block at `at`, which are at `places`, if no sample has begun yet.
+    /// Returns the end of one that is a key's. It compares the first digits of a quarter if the
+    /// beginning of the next quarter would be too late.
     #[inline]
-    fn push_word(&mut self, scanner: &Scanner, word: [u8; WORD]) -> bool {
-        self.last = u64::from_le_bytes(word);
-        if self.left < 2 * WORD {
-            return self.are_a_sample(scanner);
+    fn skip(&mut self, scanner: &Scanner, text: &[u8], at: usize, places: u64) -> Option<usize> {
+        for from in (0..BLOCK).step_by(QUARTER) {
+            let mut here = places >> from;
+            let count = (here & ((1 << QUARTER) - 1)).count_ones() as usize;
+            if self.left < self.width + count {
+                let mut end = at + from;
+                for _ in 0..self.width {
+                    if here != 0 {
+                        end = at + from + here.trailing_zeros() as usize;
+                        here &= here - 1;
+                    } else {
+                        end = self.next_digit(scanner, text, end)?;
+                    }
+                    self.last = self.last >> 8 | u64::from(text[end]) << 56;
+                    end += 1;
+                }
+                if self.are_a_sample(scanner) {
+                    return Some(end);
+                }
+                self.left = self.apart + self.width;
+            }
+            self.left -= count;
         }
-        self.left -= WORD;
-        false
+        None
+    }
+
+    /// The position of the next digit from `at` on in the same stretch.
+    #[cold]
+    fn next_digit(&self, scanner: &Scanner, text: &[u8], mut at: usize) -> Option<usize> {
+        loop {
+            let byte = *text.get(at).filter(|byte| scanner.classes.is_among(**byte))?;
+            if HEX[usize::from(byte)] < 16 && !begins_prefix(text, at) {
+                return Some(at);
+            }
+            at += 1;
+        }
     }
 
     #[inline(never)]
     fn are_a_sample(&mut self, scanner: &Scanner) -> bool {
-        self.left = scanner.grams.stretch() - scanner.grams.width() + 1;
+        self.left = self.apart;
         let last = self.last.to_le_bytes();
-        scanner.is_sample(&last[last.len() - scanner.grams.width()..])
+        scanner.is_sample(&last[last.len() - self.width..])
     }
 }
 
@@ -222,4 +295,19 @@ fn separated_in_pairs(text: &[u8], hit: &Match) -> bool {
         let gap = gap.strip_suffix(b"0x").or(gap.strip_suffix(b"0X")).unwrap_or(gap);
         digits % 2 == 0 && is_separator(gap)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::run::Classes;
+    use super::*;
+
+    #[test]
+    fn without_branches_the_classes_are_the_same() {
+        let classes = Classes::new(false);
+        for byte in 0..=255 {
+            assert_eq!(may_stand_among(byte), classes.is_among(byte), "{byte}");
+            assert_eq!(is_digit(byte), byte.is_ascii_hexdigit(), "{byte}");
+        }
+    }
 }

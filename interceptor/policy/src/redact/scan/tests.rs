@@ -394,6 +394,32 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|parts| parts.concat())
 }
 
+/// Escaped spellings among what begins like an escape and is none, without a gap.
+fn dense() -> impl Strategy<Value = Vec<u8>> {
+    let junk = prop::sample::select(vec![
+        "&", "&#", "&#x", "&a", "&am", "&amp;", "%", "%2", "%25", "%2525", "\\", "\\x", "\\u",
+        "\\u{", "\\u00", "\\x4", "%252541", "&#65;", "%5c", "%5C", "41", "a", "0x", "73%20", ":",
+        "\n", "\\n", "%0a", "%20", "\\u00e9", "\\xe9", "&lt;", "%3A", "73", "\\73", "&#6", "/",
+    ]);
+    let junk = prop::collection::vec(junk, 0..12).prop_map(|junk| junk.concat());
+    let key = prop_oneof![mixed(), Just(KEY.to_owned())];
+    let again = prop_oneof![
+        3 => Just(None),
+        1 => Just(Some('%')),
+        1 => Just(Some('\\')),
+        1 => Just(Some('&')),
+    ];
+    (junk.clone(), key, junk, again).prop_map(|(before, key, behind, again)| {
+        let text = match again {
+            Some('%') => key.replace('%', "%25"),
+            Some('\\') => key.replace('\\', "\\x5c"),
+            Some(_) => key.replace('&', "&#38;"),
+            None => key,
+        };
+        format!("{before}{text}{behind}").into_bytes()
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
@@ -453,6 +479,14 @@ proptest! {
                     prop_assert_eq!(out.len(), text.len());
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_search_finds_what_the_plain_definition_finds(text in prop_oneof![text(), dense()]) {
+        for scanner in [scanner(), both()] {
+            let (found, defined) = (scanner.found(&text), scanner.defined(&text));
+            prop_assert_eq!(found, defined, "{}", String::from_utf8_lossy(&text));
         }
     }
 
