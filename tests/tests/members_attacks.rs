@@ -350,6 +350,38 @@ fn p8_what_a_members_policy_and_placeholders_cost_is_bounded() {
     });
 }
 
+#[test]
+fn p8_a_member_who_says_nothing_costs_no_program_in_the_kernel_and_is_told_why_it_ended() {
+    Lab::test(|lab| {
+        let account = Account::new(lab.directory());
+        let daemon = daemon(lab, &account);
+        let knock = "import socket, sys\ns = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
+                     print(s.makefile('rb').read().decode('latin1'))";
+        let mut silent = account.shell("exec /usr/bin/python3 -c \"$@\"", &[knock]);
+        let silent = silent.arg(daemon.members()).stdout(Stdio::piped()).spawn().unwrap();
+        let names = |process: u32| {
+            let tasks = fs::read_dir(format!("/proc/{process}/task"));
+            let tasks = tasks.into_iter().flatten().flatten();
+            tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok())
+        };
+        let waits = |process: &u32| names(*process).any(|name| name == "deadline\n");
+        let found = || {
+            let all = descendants(daemon.running().pid());
+            all.into_iter().map(|pid| pid.as_raw().cast_unsigned()).find(waits)
+        };
+        assert!(until(|| found().is_some()));
+        let process = found().unwrap();
+        assert!(!names(process).any(|name| name == "loading\n"), "it loads programs");
+        for descriptor in fs::read_dir(format!("/proc/{process}/fd")).unwrap().flatten() {
+            let what = fs::read_link(descriptor.path()).unwrap_or_default();
+            assert!(!what.to_string_lossy().contains("bpf"), "{}", what.display());
+        }
+        let said = out(&silent.wait_with_output().unwrap());
+        assert!(said.contains("no whole request came in time"), "{said}");
+        daemon.finish();
+    });
+}
+
 /// Holds connections, and says how many there are.
 const CONNECT: &str = r"
 import resource, socket, sys

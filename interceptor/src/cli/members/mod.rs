@@ -9,6 +9,7 @@
 pub(super) mod access;
 mod client;
 mod daemon;
+mod deadline;
 pub mod door;
 mod judged;
 mod peer;

@@ -12,7 +12,6 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -22,6 +21,7 @@ use nix::sys::stat::{SFlag, fstat};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::deadline::Deadline;
 use super::judged::{self, Judgement};
 use super::wire::{Admitted, DESCRIPTORS, Event, Log, Request, VERSION, Wanted, Wish, tell};
 use crate::audit::{Audit, AuditOptions};
@@ -43,8 +43,10 @@ use crate::sandbox::user::UserIdentity;
 use crate::sandbox::{environment, launch, stdio, sys};
 use crate::upstream::{OverrideError, Overrides, Upstream, UpstreamOptions};
 
-/// How long a member may take to send a request.
+/// How long a member may say nothing, or not take what it is told.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a member may take to send a request.
+const WHOLE: Duration = Duration::from_secs(20);
 /// The adjustment of this process's OOM score: it goes before the daemon.
 const SOONER: &str = "200";
 /// The most paths of a kind that a plan may name.
@@ -86,35 +88,10 @@ fn supervise() -> anyhow::Result<ExitCode> {
     let member = Channel::from_descriptor(connection);
     member.set_patience(Some(PATIENCE)).context("cannot set a timeout")?;
     member.set_send_patience(Some(PATIENCE)).context("cannot set a timeout")?;
-    // While the member's process reads its policy.
-    let loading = Loading::begin()?;
-    if let Err(error) = serve(&member, &admitted, signals, loading) {
+    if let Err(error) = serve(&member, &admitted, signals) {
         tell(&member, &Event::Failed(format!("{error:#}")));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Ends this process if no request has come in time: a member may send it byte by byte.
-struct Deadline(Arc<AtomicBool>);
-
-impl Deadline {
-    fn begin() -> io::Result<Deadline> {
-        let met = Arc::new(AtomicBool::new(false));
-        let theirs = Arc::clone(&met);
-        std::thread::Builder::new().name("deadline".to_owned()).spawn(move || {
-            std::thread::park_timeout(2 * PATIENCE);
-            if !theirs.load(Ordering::Acquire) {
-                std::process::exit(1);
-            }
-        })?;
-        Ok(Deadline(met))
-    }
-}
-
-impl Drop for Deadline {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
 }
 
 /// The descriptors of a request.
@@ -151,23 +128,35 @@ impl Descriptors {
     }
 }
 
-/// Reads the request, and does what it asks for.
-fn serve(
-    member: &Channel,
-    admitted: &Admitted,
-    signals: Signals,
-    loading: Loading,
-) -> anyhow::Result<()> {
-    let deadline = Deadline::begin().context("cannot start a thread")?;
-    let received = member.receive::<Request>().context("the request cannot be read")?;
-    let (request, descriptors) = received.context("there is no request")?;
-    drop(deadline);
+/// Waits for the request, which a member may send byte by byte.
+fn request(member: &Channel) -> anyhow::Result<(Request, Vec<OwnedFd>)> {
+    const LATE: &str = "no whole request came in time";
+    let channel = member.as_fd().try_clone_to_owned()?;
+    let deadline = Deadline::begin(WHOLE, move || {
+        tell(&Channel::from_descriptor(channel), &Event::Failed(LATE.to_owned()));
+        std::process::exit(1);
+    });
+    let deadline = deadline.context("cannot start a thread")?;
+    let received = member.receive::<Request>();
+    deadline.met();
+    match received {
+        Ok(received) => received.context("there is no request"),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => bail!(LATE),
+        Err(error) => Err(error).context("the request cannot be read"),
+    }
+}
+
+/// Does what the member asks for.
+fn serve(member: &Channel, admitted: &Admitted, signals: Signals) -> anyhow::Result<()> {
+    let (request, descriptors) = request(member)?;
     ensure!(
         request.version == VERSION,
         "the daemon is version {VERSION}, and this is version {}: restart the daemon",
         request.version
     );
     let descriptors = Descriptors::of(descriptors)?;
+    // Not before: whoever connects and says nothing costs the kernel nothing.
+    let loading = Loading::begin()?;
     let Request { mut plan, policy, hidden, resolve, upstream_ca, log, foreground, .. } = request;
     let identity = identity(admitted, &plan)?;
     check(&mut plan, admitted, &identity, &hidden, &descriptors.directory)?;
