@@ -222,7 +222,9 @@ impl Drop for Operators {
     }
 }
 
-fn database() -> MutexGuard<'static, ()> {
+/// Keeps this process's other tests from changing the user database: the tools that do lock files
+/// beside it, which a view of `/etc` shows too.
+pub fn database() -> MutexGuard<'static, ()> {
     DATABASE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -323,7 +323,9 @@ echo '-- uninstall'; interceptor install daemon --uninstall
 ! getent group interceptor; [ ! -e /etc/interceptor/config.json ]
 echo '-- end'
 ";
+    let alone = interceptor_tests::people::database();
     let (success, said) = on_a_host(script);
+    drop(alone);
     assert!(success, "{said}");
     let after = |mark: &str| interceptor_tests::host::after(&said, mark).to_owned();
     assert!(after("dry").contains("would make the group interceptor"), "{said}");
