@@ -1,8 +1,8 @@
-//! A stream under a TLS server that sends the session ticket with the first response, not alone.
+//! A stream below a TLS server that sends the session ticket together with the first response.
 //!
-//! TLS 1.3's server flight after the client's Finished holds nothing but tickets (RFC 8446, section
-//! 4.6.1), and no client waits for one. Sent alone, it costs a system call here, and wakes a client
-//! that waits for something else.
+//! After the client's Finished, a TLS 1.3 server sends only tickets (RFC 8446, section 4.6.1), and
+//! no client waits for one. Sent alone, a ticket costs a system call here and wakes a client that
+//! waits for something else.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,15 +16,15 @@ use crate::wrapped::{Data, Wrapper, write_through};
 
 /// The type of an encrypted record (RFC 8446, section 5.1). No handshake record of TLS 1.2 has it.
 const ENCRYPTED: u8 = 23;
-/// The longest flight that is held back. A ticket takes about 230 bytes.
+/// The longest flight to hold back. A ticket takes about 230 bytes.
 const LONGEST: usize = 1024;
 
-/// How far the handshake is.
+/// The progress of the handshake.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Stage {
-    /// Nothing of ours is on its way, or not all of it.
+    /// Our flight is not written, or not all of it.
     Writing,
-    /// Everything of ours was written; the client's next bytes have not come.
+    /// Our flight is written; the client has not answered yet.
     Written,
     /// The client has answered.
     Answered,
@@ -32,7 +32,7 @@ enum Stage {
     Over,
 }
 
-/// A stream that keeps back what the handshake writes last, until the next write.
+/// A stream that holds the handshake's last flight back until the next write.
 pub(super) struct Corked {
     inner: Prefixed,
     stage: Stage,
@@ -40,12 +40,12 @@ pub(super) struct Corked {
 }
 
 impl Corked {
-    /// For a handshake that is about to begin.
+    /// A stream for a handshake that is about to begin.
     pub(super) fn new(inner: Prefixed) -> Corked {
         Corked { inner, stage: Stage::Writing, held: BytesMut::new() }
     }
 
-    /// Call it when the handshake is over: nothing more is held back.
+    /// Call when the handshake is over: nothing more is held back.
     pub(super) fn end_handshake(&mut self) {
         self.stage = Stage::Over;
     }
@@ -62,7 +62,7 @@ impl Corked {
         Poll::Ready(Ok(written))
     }
 
-    /// Writes what is held, and `data` behind it.
+    /// Writes the bytes held back, then `data`.
     fn uncorked(&mut self, cx: &mut Context<'_>, data: Data<'_>) -> Poll<io::Result<usize>> {
         while !self.held.is_empty() {
             let mut all = vec![IoSlice::new(&self.held)];
@@ -138,7 +138,7 @@ write_through!(Corked);
 
 impl Drop for Corked {
     fn drop(&mut self) {
-        // An alert that says why a handshake failed is encrypted like a ticket.
+        // The alert of a failed handshake is encrypted like a ticket.
         if !self.held.is_empty() {
             let _ = self.inner.stream.try_write(&self.held);
         }
@@ -184,7 +184,7 @@ mod tests {
             Pair { configs: Arc::new(configs), client: TlsConnector::from(Arc::new(client)) }
         }
 
-        /// How the handshake went, and how many bytes came behind it before the client had written.
+        /// The outcome of the handshake, and how many bytes followed it before the client wrote.
         async fn exchange(&self) -> (HandshakeKind, usize) {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();

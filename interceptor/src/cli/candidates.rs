@@ -1,5 +1,5 @@
-//! What could stand for a value on the command line, for shells that ask: names of services,
-//! profiles, agents, policies and running sandboxes.
+//! Completions of values on the command line: names of services, profiles, agents, policies and
+//! running sandboxes.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -19,10 +19,10 @@ use super::live::place;
 use super::person::Person;
 use super::registries;
 
-/// How long to wait for the daemon: somebody waits at a keyboard.
+/// How long to wait for the daemon while someone waits at a keyboard.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The command line, with what could stand for each value.
+/// The command line, with completions for its values.
 pub(super) fn attach(command: Command) -> Command {
     let name = command.get_name().to_owned();
     command.mut_args(|argument| known(&name, argument)).mut_subcommands(attach)
@@ -54,7 +54,7 @@ fn services() -> ArgValueCandidates {
     })
 }
 
-/// The names of the network profiles, the operator's too.
+/// The names of the network profiles, including the operator's.
 fn profiles() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let catalogue = registries::catalogue(None).unwrap_or_else(|_| Catalogue::builtin());
@@ -79,7 +79,7 @@ fn agents() -> ArgValueCandidates {
     })
 }
 
-/// The ids of the user's own runs, and of the daemon's sandboxes as far as the user may see them.
+/// The ids of the user's own runs, and of the daemon's sandboxes that the user may see.
 fn sandboxes() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let person = Person::invoking().ok();
@@ -103,12 +103,12 @@ fn of_daemon() -> Option<Vec<String>> {
     Some(sandboxes.filter_map(|one| one["id"].as_str().map(str::to_owned)).collect())
 }
 
-/// The files that may be policies.
+/// Files that could be policies.
 fn policy_files() -> ArgValueCompleter {
     ArgValueCompleter::new(files())
 }
 
-/// The names of policies, and the files that may be some.
+/// The names of policies, and files that could be policies.
 fn policies() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         let typed = current.to_string_lossy();
@@ -116,9 +116,12 @@ fn policies() -> ArgValueCompleter {
         if !typed.contains(['/', '.']) {
             let person = Person::invoking().ok();
             let known = person.map(|person| discovery::known(&person)).unwrap_or_default();
-            found.extend(known.into_iter().filter(|name| name.starts_with(&*typed)).map(|name| {
-                CompletionCandidate::new(name).help(Some("a policy by its name".into()))
-            }));
+            found.extend(
+                known
+                    .into_iter()
+                    .filter(|name| name.starts_with(&*typed))
+                    .map(|name| CompletionCandidate::new(name).help(Some("a named policy".into()))),
+            );
         }
         found.extend(files().complete(current));
         found

@@ -1,6 +1,6 @@
 //! The half of `run` that needs root: makes the sandbox that a [`Plan`] describes, enforces the
-//! policy on it, and starts the command. It opens no path of the caller's itself; the process
-//! inside does, with the user's rights where the user chose them.
+//! policy on it, and starts the command. It opens none of the caller's paths itself: the process
+//! inside does, with the user's rights if the user chose them.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -30,16 +30,16 @@ use crate::sandbox::signals::Signals;
 use crate::sandbox::user::{UserIdentity, user_namespaces};
 use crate::seam::SELF_TEST;
 
-/// The slowest step, begun as early as possible: the kernel verifies the programs.
+/// The slowest step, started as early as possible: the kernel verifies the programs.
 pub(super) struct Loading(Meanwhile<Result<Enforcer, KernelError>>);
 
-/// The two slowest steps: beside [`Loading`], the sandbox's first process is moved into its cgroup.
+/// The two slowest steps: [`Loading`], and moving the sandbox's first process into its cgroup.
 pub(super) struct Begun {
     loading: Loading,
     making: Meanwhile<Result<(LaunchedSandbox, Sockets), SandboxError>>,
 }
 
-/// What a run is judged by, and what of it stays hidden.
+/// The rules of a run, and what it must not see.
 pub(super) struct Rules {
     pub(super) policy: Policy,
     pub(super) keyring: Keyring,
@@ -49,30 +49,30 @@ pub(super) struct Rules {
     pub(super) hidden: Vec<Sent>,
     /// The policy as the sandbox sees it.
     pub(super) shown: Option<ShownPolicy>,
-    /// What leases may permit beside the policy.
+    /// What leases may permit in addition to the policy.
     pub(super) leases: LeaseScope,
 }
 
-/// A run, and for whom.
+/// A run, and who asked for it.
 pub(super) struct Run<'a> {
     pub(super) plan: Plan,
     pub(super) identity: UserIdentity,
     pub(super) rules: Rules,
     /// The limit of open files that the caller had.
     pub(super) open_files: (u64, u64),
-    /// The other limits, where this process does not have the caller's.
+    /// The caller's other limits, if this process does not have them.
     pub(super) limits: Option<ResourceLimits>,
     /// The command's standard input, output and error.
     pub(super) descriptors: [BorrowedFd<'a>; 3],
     pub(super) signals: &'a Signals,
-    /// Who typed it, if not this process's own caller. Then the user chose the paths.
+    /// Who typed the command, if not this process's caller. The user then chose the paths.
     pub(super) caller: Option<&'a dyn Caller>,
     /// What makes it reachable while it runs.
     pub(super) reachable: Reachable,
 }
 
 impl Loading {
-    /// Begins.
+    /// Starts loading.
     ///
     /// # Errors
     /// If no thread can be started.
@@ -80,7 +80,7 @@ impl Loading {
         Meanwhile::begin("loading", Enforcer::load).map(Loading)
     }
 
-    /// Begins to make the sandbox.
+    /// Starts making the sandbox.
     ///
     /// # Errors
     /// As [`Loading::begin`].
@@ -98,10 +98,10 @@ impl Loading {
 }
 
 /// Runs the command to its end, and returns its exit status and the limits that it reached.
-/// `before` is called before it starts.
+/// Calls `before` before the command starts.
 ///
 /// # Errors
-/// If it was not started, or the sandbox could not be kept.
+/// If the command did not start, or the sandbox failed.
 pub(super) fn perform(
     run: Run<'_>,
     begun: Begun,
@@ -151,7 +151,7 @@ pub(super) fn perform(
     sandbox.prepare(launch, descriptors)?;
     let enforcer = loading.end()?;
     let (cgroup, cgroup_id) = (sandbox.cgroup().path().to_owned(), sandbox.cgroup().id());
-    // Private because `make` created it, whatever devices it has.
+    // `make` created it, so it is private, whatever devices it has.
     let netns = if plan.isolated { Netns::Private } else { Netns::Shared };
     let place = CgroupTarget { cgroup: &cgroup, cgroup_id, netns };
     let mut enforced = Enforced::begin(runtime, &enforcer, proxy, &place, sockets, None)?;
@@ -174,7 +174,7 @@ pub(super) fn perform(
     Ok(ended?)
 }
 
-/// What is inside, for those who reach the run.
+/// A description of the run, for those who can reach it.
 fn inside(
     plan: &Plan,
     identity: &UserIdentity,
@@ -190,7 +190,7 @@ fn inside(
     }
 }
 
-/// Has the machine's name stand for the sandbox itself.
+/// Makes the machine's name resolve to the sandbox itself.
 fn name(proxy: &Sandbox) {
     if let Some(name) = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()) {
         proxy.name_itself(&name);
@@ -221,8 +221,7 @@ fn service_variables() -> Vec<String> {
 /// # Errors
 /// If a requested limit is among them.
 fn unbounded(sandbox: &LaunchedSandbox, plan: &Plan) -> anyhow::Result<()> {
-    const WHY: &str =
-        "no cgroup file system that is mounted here has the controller and lets it be used";
+    const WHY: &str = "no cgroup file system mounted here offers the controller";
     for resource in sandbox.unbounded() {
         match plan.is_asked(*resource) {
             true => bail!("{}: {WHY}", option(*resource)),

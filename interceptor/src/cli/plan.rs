@@ -1,5 +1,5 @@
-//! What `run` starts: all that was found out with the caller's own rights, as plain data, so that
-//! the process that makes the sandbox opens none of the caller's paths to learn it.
+//! What `run` starts: everything learnt with the caller's own rights, as plain data. The process
+//! that makes the sandbox need not open any of the caller's paths to learn it.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -11,7 +11,7 @@ use crate::ipc::{SentPath, Strings};
 use crate::sandbox::handover::Secrets;
 use crate::sandbox::resources::{self, Bounded, Resources};
 
-/// A limit that the caller may have set.
+/// A limit that the caller may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Asked {
     /// Not set.
@@ -47,19 +47,19 @@ pub(super) struct Plan {
     pub(super) directory: SentPath,
     /// The signals that the command ignores; `None` for those of the process that starts it.
     pub(super) ignored: Option<Vec<i32>>,
-    /// The umask of the command; `None` keeps the one of the process that starts it.
+    /// The umask of the command; `None` keeps that of the process that starts it.
     pub(super) umask: Option<u32>,
     /// Whether services get base URLs.
     pub(super) base_urls: bool,
-    /// Whether warnings are left out.
+    /// Whether warnings are suppressed.
     pub(super) quiet: bool,
     /// Bundles of roots that the sandbox's CA is added to, symlinks resolved.
     pub(super) bundles: Vec<SentPath>,
-    /// Whether bundles of packages are looked for.
+    /// Whether to look for the bundles of packages.
     pub(super) search_bundles: bool,
-    /// Directories that are hidden.
+    /// Directories to hide.
     pub(super) hidden_directories: Vec<SentPath>,
-    /// What is hidden of homes.
+    /// What to hide of home directories.
     pub(super) secrets: Secrets,
 }
 
@@ -88,7 +88,7 @@ impl Plan {
         resources_asked(self.processes, self.memory)
     }
 
-    /// The limits of a sandbox for which none are asked.
+    /// The default limits of a sandbox.
     pub(super) fn usual_resources() -> Resources {
         Resources { processes: Some(resources::PROCESSES), memory: resources::most_memory() }
     }
@@ -114,7 +114,7 @@ impl Plan {
     }
 }
 
-/// The limits of a sandbox for which these are asked.
+/// The limits of a sandbox, given what the caller asked for.
 pub(super) fn resources_asked(processes: Asked, memory: Asked) -> Resources {
     let usual = Plan::usual_resources();
     Resources { processes: processes.or(usual.processes), memory: memory.or(usual.memory) }

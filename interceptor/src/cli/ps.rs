@@ -16,7 +16,7 @@ use super::person::Person;
 use super::policy_file::printable_json;
 use super::table;
 
-/// How long to wait for a run: one that is stopped does not answer.
+/// How long to wait for a run: a stopped one does not answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The arguments of `interceptor ps`.
@@ -51,7 +51,7 @@ pub fn run(arguments: Ps) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What each run says of itself, by id; only its id where it says nothing in time.
+/// Each run's description of itself, sorted by id; only the id of one that does not answer in time.
 pub(super) fn ask(runs: Vec<RunSocket>) -> Vec<Value> {
     let asked = block_on(async {
         let mut asking = JoinSet::new();
@@ -74,7 +74,7 @@ async fn say(run: &RunSocket) -> Option<Value> {
     list["sandboxes"].as_array()?.first().cloned()
 }
 
-/// A run as it is listed.
+/// A run as a row of the list.
 fn about(run: Value) -> Value {
     json!({
         "id": run["id"],
@@ -93,7 +93,7 @@ fn row(run: &Value) -> Vec<String> {
         Value::Null => "-".to_owned(),
         other => other.to_string(),
     };
-    // In the time of the place, to the minute.
+    // In local time, to the minute.
     let since = run["since"].as_str().and_then(|since| since.parse::<Timestamp>().ok());
     let since = since.map(|since| since.to_zoned(TimeZone::system()).strftime("%F %R").to_string());
     let command = match run["command"] {

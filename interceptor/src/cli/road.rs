@@ -1,4 +1,4 @@
-//! The road to an origin, for people: by which proxy, or why without one.
+//! The route to an origin, for people: through which proxy, or why without one.
 
 use std::ffi::OsString;
 
@@ -8,24 +8,23 @@ use serde_json::{Value, json};
 use super::person::Person;
 use crate::credential::{KeyError, no_proxy_for, proxy_for};
 
-/// A variable as the person has it who typed the command: where a proxy of the environment is
-/// looked up.
+/// Looks up a variable in the environment of the person who typed the command.
 pub(super) fn variable(person: &Person) -> impl Fn(&str) -> Option<OsString> + '_ {
     |name| person.given(name)
 }
 
-/// The road to one origin.
+/// The route to one origin.
 pub(super) enum Road {
     /// The policy names no proxy.
     Plain,
-    /// By this proxy, which gets a name or an address.
+    /// Through this proxy, which gets a name or an address.
     By(ProxyUrl, bool),
     /// Without the proxy, for this reason.
     Direct(String),
 }
 
 impl Road {
-    /// The road of a policy.
+    /// The route that a policy gives.
     ///
     /// # Errors
     /// If a variable does not name a proxy.
@@ -53,7 +52,7 @@ impl Road {
         })
     }
 
-    /// In words; `None` where nothing is to be said.
+    /// In words; `None` if the policy names no proxy.
     pub(super) fn words(&self) -> Option<String> {
         match self {
             Road::Plain => None,
@@ -67,7 +66,7 @@ impl Road {
         }
     }
 
-    /// As JSON; null where the policy names no proxy.
+    /// As JSON; null if the policy names no proxy.
     pub(super) fn as_json(&self) -> Value {
         match self {
             Road::Plain => Value::Null,
@@ -79,7 +78,7 @@ impl Road {
     }
 }
 
-/// The way out of a policy in one line; `None` if it names no proxy.
+/// A policy's proxies in one line; `None` if it names none.
 pub(super) fn way_out(policy: &Policy, person: &Person) -> Option<String> {
     let way_out = policy.way_out();
     let proxy = way_out.proxy.as_ref()?;

@@ -1,4 +1,4 @@
-//! What `run` says about a run, before and after it.
+//! What `run` prints about a run, before and after it.
 
 use std::io::Write as _;
 
@@ -7,7 +7,7 @@ use super::summary::Shown;
 use crate::notice;
 use crate::sandbox::resources::Bounded;
 
-/// A run of which something is said.
+/// A run to report on.
 pub(super) struct Told {
     /// The summary, if there is one.
     pub(super) summary: Option<Shown>,
@@ -15,12 +15,12 @@ pub(super) struct Told {
     pub(super) id: String,
     /// The user of the command.
     pub(super) user: String,
-    /// Whether warnings are left out.
+    /// Whether warnings are suppressed.
     pub(super) quiet: bool,
 }
 
 impl Told {
-    /// Says what starts, and which variables stay outside: those that no credential is for, and
+    /// Prints what starts, and which variables are not passed in: those without a credential, and
     /// those that hold a key.
     pub(super) fn before(&self, withheld: &[String], with_key: &[String]) {
         let unpassed = not_passed(withheld, with_key);
@@ -33,7 +33,7 @@ impl Told {
         }
     }
 
-    /// Says what was allowed and refused.
+    /// Prints what was allowed and refused.
     pub(super) fn after(&self, is_kept: bool) {
         self.summary.iter().for_each(|summary| summary.after(is_kept));
     }
@@ -53,12 +53,12 @@ impl Told {
     }
 }
 
-/// The variables that stay outside, and why.
+/// The variables that are not passed in, and why.
 fn not_passed(withheld: &[String], with_key: &[String]) -> String {
     let mut reasons = Vec::new();
     if !withheld.is_empty() {
         reasons.push(format!(
-            "{} (no credential of the policy; `--env NAME` passes one)",
+            "{} (no credential in the policy; `--env NAME` passes one)",
             withheld.join(", ")
         ));
     }

@@ -1,5 +1,5 @@
-//! One secret of a keyring: the key of a credential, or the credential of a proxy, with its
-//! placeholder and the file to reread it from.
+//! One secret of a keyring: a credential's key, or a proxy's credential, with its placeholder and
+//! the file to reread it from.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -31,7 +31,7 @@ pub(super) struct KeyringEntry {
     pub(super) is_looked_at: AtomicBool,
 }
 
-/// The key in force, and the one before it.
+/// The current key, and the previous one.
 #[derive(Debug)]
 pub(super) struct Keys {
     pub(super) current: Arc<RealKey>,
@@ -39,8 +39,8 @@ pub(super) struct Keys {
 }
 
 impl KeyringEntry {
-    /// Loads the key of a credential, with the placeholder that is remembered. The key before it is
-    /// still redacted.
+    /// Loads a credential's key, and keeps its remembered placeholder. The previous key is still
+    /// redacted.
     pub(super) fn load(
         credential: &Credential,
         remembered: Option<&Placeholder>,
@@ -64,7 +64,7 @@ impl KeyringEntry {
         })
     }
 
-    /// The credential of a proxy.
+    /// Loads a proxy's credential.
     pub(super) fn for_proxy(
         source: &KeySource,
         before: Option<&KeyringEntry>,
@@ -102,7 +102,7 @@ impl KeyringEntry {
         }
     }
 
-    /// The key of a credential that another process handed over.
+    /// A credential's key that another process handed over.
     pub(super) fn restore(
         credential: &Credential,
         handed: HandedKey,
@@ -116,7 +116,7 @@ impl KeyringEntry {
         })
     }
 
-    /// The credential of a proxy that another process handed over.
+    /// A proxy's credential that another process handed over.
     pub(super) fn restore_for_proxy(handed: HandedKey) -> Result<KeyringEntry, KeyProblem> {
         let restored = handed.restore(Content::ProxyAuth)?;
         check(Content::ProxyAuth, &restored.current, &restored.placeholder)?;
@@ -140,7 +140,7 @@ impl KeyringEntry {
         }
     }
 
-    /// The keys as another process needs them.
+    /// The keys to hand over to another process.
     pub(super) fn hand_over(&self) -> HandedKey {
         let keys = self.keys.load();
         let file = lock(&self.file);
@@ -182,7 +182,8 @@ impl KeyringEntry {
     }
 }
 
-/// Rejects a key of which the placeholder contains what is searched for: redaction would insert it.
+/// Rejects a key if its placeholder contains what redaction searches for: redaction would insert
+/// it.
 fn check(content: Content, key: &RealKey, placeholder: &Placeholder) -> Result<(), KeyProblem> {
     if key.searched(content).any(|text| placeholder.as_str().contains(text)) {
         Err(KeyProblem::InPlaceholder)

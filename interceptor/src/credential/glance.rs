@@ -1,21 +1,20 @@
-//! Whether a text may hold one of some patterns: a quick look, after which most texts need no
-//! search.
+//! A quick test whether a text may contain any of some patterns; most texts then need no search.
 //!
-//! The text is sampled so often that every pattern in it would hold a whole sample, and a bit tells
-//! whether the patterns have such four bytes.
+//! The text is sampled so densely that an occurrence of any pattern contains a whole sample of four
+//! bytes. A bit table tells whether the patterns contain these four bytes.
 
 /// Bytes of a sample.
 const SAMPLE: usize = 4;
-/// Bits of the table for each sample of the patterns: of others, at most one in so many is taken
-/// for one of them.
+/// Bits of the table for each sample of the patterns, and so the inverse of the rate of false
+/// positives.
 const BITS_EACH: usize = 16;
 
-/// The samples of some patterns.
+/// The table of some patterns.
 #[derive(Debug)]
 pub(super) struct Glance {
     /// The distance between two samples; 0 if a pattern is too short for this.
     stride: usize,
-    /// What is left of a hash when it is shifted so far is the number of a bit.
+    /// Shifting a hash right by this gives the index of its bit.
     shift: u32,
     bits: Box<[u64]>,
 }
@@ -39,7 +38,7 @@ impl Glance {
 
     /// `false` if no pattern is in the text, whatever the case of its ASCII letters.
     pub(super) fn may_hold(&self, text: &[u8]) -> bool {
-        // `windows` cannot be longer than the text, so none that is cut off is looked at.
+        // `windows` yields whole samples only.
         self.stride == 0
             || text.windows(SAMPLE).step_by(self.stride).any(|sample| {
                 let bit = self.bit(sample);
@@ -47,7 +46,7 @@ impl Glance {
             })
     }
 
-    /// The number of a sample's bit. Letters of either case have the same.
+    /// The index of a sample's bit. It ignores the case of letters.
     fn bit(&self, sample: &[u8]) -> usize {
         let number = sample.iter().fold(0, |number, byte| number << 8 | u32::from(byte | 0x20));
         (number.wrapping_mul(0x9e37_79b1) >> self.shift) as usize

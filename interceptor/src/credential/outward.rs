@@ -1,5 +1,5 @@
-//! What a policy's `upstream` stands for where it was loaded: proxies, the credential for each, and
-//! further roots. A credential is kept, reread, searched for and handed over as keys are.
+//! A policy's `upstream`, resolved where it was loaded: the proxies, a credential for each, and
+//! additional roots. Such a credential is stored, reread, redacted and handed over as keys are.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -14,10 +14,10 @@ use super::key::KeyProblem;
 use super::source::{CA, EnvironmentLookup, KeyError, KeyLocation, PROXY, PROXY_AUTH};
 use crate::files;
 
-/// The longest file of roots; a system's has about a quarter of a megabyte.
+/// The longest file of roots; a system's bundle has about a quarter of a megabyte.
 const LARGEST_ROOTS: usize = 16 << 20;
 
-/// The variables with the proxy for one scheme, in the order in which they are looked at.
+/// The variables that name the proxy for one scheme, in order of precedence.
 const FOR_HTTPS: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
 const FOR_HTTP: [&str; 4] = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"];
 const NO_PROXY: [&str; 2] = ["no_proxy", "NO_PROXY"];
@@ -31,12 +31,12 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// The value of `proxy-authorization`, if the proxy gets one.
+    /// The value of `proxy-authorization`, if any.
     pub(crate) fn authorization(&self) -> Option<Zeroizing<String>> {
         self.auth.as_ref().map(|entry| entry.current().authorization())
     }
 
-    /// Whether the proxy gets a credential.
+    /// Whether there is a credential for the proxy.
     pub(crate) fn is_authorized(&self) -> bool {
         self.auth.is_some()
     }
@@ -49,21 +49,21 @@ pub(crate) struct Outward {
     pub(crate) https: Option<Gateway>,
     /// The proxy for plain HTTP.
     pub(crate) http: Option<Gateway>,
-    /// What is reached without a proxy.
+    /// Destinations that bypass the proxy.
     pub(crate) no_proxy: NoProxy,
     /// Whether the proxy resolves names.
     pub(crate) proxy_resolves: bool,
-    /// The files of further roots, with their content (PEM).
+    /// The files of additional roots, with their content (PEM).
     pub(crate) roots: Vec<(String, Zeroizing<Vec<u8>>)>,
 }
 
 impl Outward {
-    /// Whether origins are reached in the usual way, and judged by the usual roots.
+    /// Whether there is neither a proxy nor an additional root.
     pub(crate) fn is_usual(&self) -> bool {
         self.https.is_none() && self.http.is_none() && self.roots.is_empty()
     }
 
-    /// Loads what a policy names.
+    /// Loads the proxies, credentials and roots that a policy names.
     pub(super) fn load(
         way_out: &WayOut,
         previous: Option<&Outward>,
@@ -139,7 +139,7 @@ impl Outward {
         self.gateways().find(|gateway| gateway.url == *url)?.auth.as_deref()
     }
 
-    /// The credentials of the proxies, each once.
+    /// The proxies' credentials, without duplicates.
     pub(super) fn entries(&self) -> impl Iterator<Item = &KeyringEntry> {
         let first = self.https.as_ref().and_then(|gateway| gateway.auth.as_ref());
         let second = self.http.as_ref().and_then(|gateway| gateway.auth.as_ref());
@@ -147,7 +147,7 @@ impl Outward {
         first.into_iter().chain(second).map(|entry| &**entry)
     }
 
-    /// What another process needs.
+    /// The state to hand over to another process.
     pub(super) fn hand_over(&self) -> HandedOutward {
         let gateway = |gateway: &Gateway| HandedGateway {
             url: gateway.url.to_string(),
@@ -162,7 +162,7 @@ impl Outward {
         }
     }
 
-    /// What another process handed over.
+    /// The state that another process handed over.
     pub(super) fn restore(handed: HandedOutward) -> Result<Outward, KeyError> {
         let problem = |problem| KeyError {
             credential: PROXY_AUTH.into(),
@@ -225,7 +225,7 @@ fn variable(
     Ok(None)
 }
 
-/// The proxy for a scheme where a policy is loaded; its credential is not read.
+/// The proxy for a scheme in this environment; its credential is not read.
 ///
 /// # Errors
 /// If a variable does not name a proxy.
@@ -247,7 +247,7 @@ pub(crate) fn proxy_for(
     }
 }
 
-/// What is reached without a proxy where a policy is loaded.
+/// Destinations that bypass the proxy in this environment.
 pub(crate) fn no_proxy_for(way_out: &WayOut, environment: EnvironmentLookup<'_>) -> NoProxy {
     let mut no_proxy = way_out.no_proxy.clone();
     if way_out.proxy == Some(Proxy::Environment) {

@@ -1,17 +1,17 @@
-//! Wakes the task that drives a connection, but not for what that task does itself.
+//! Wakes the task that drives a connection, except while that task itself causes the wake-up.
 //!
-//! hyper's body tells its connection, by waking it, that somebody reads. Where one task does both,
-//! it would wake itself within every response: tokio would poll it once more for nothing, and get
-//! another thread up to look for work.
+//! hyper's body wakes its connection when somebody reads. A task that does both would wake itself
+//! in every response: tokio would poll it once more for nothing, and start another worker thread to
+//! look for work.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// How often a connection is driven before others get their turn.
+/// How often to drive a connection before other tasks get their turn.
 const ROUNDS: usize = 4;
 
-/// The waker of a connection that whoever uses it drives.
+/// The waker of a connection that is driven by the task that uses it.
 #[derive(Debug)]
 pub(super) struct Bell {
     ring: Arc<Ring>,
@@ -24,7 +24,7 @@ pub(super) struct Bell {
 #[derive(Debug, Default)]
 struct Ring {
     rung: AtomicBool,
-    /// The task is at work on the connection, and looks at `rung` before it rests.
+    /// The task is driving the connection, and checks `rung` before it suspends.
     attended: AtomicBool,
     task: Mutex<Option<Waker>>,
 }
@@ -35,8 +35,8 @@ impl Bell {
         Bell { waker: ring.clone().into(), ring, task: None }
     }
 
-    /// Asks until there is an answer, or until driving the connection has brought none. Then a ring
-    /// wakes the task.
+    /// Polls until `ask` is ready, or until driving the connection makes no more progress. Then a
+    /// ring wakes the task.
     pub(super) fn attend<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -60,14 +60,14 @@ impl Bell {
             }
         }
         self.ring.attended.store(false, SeqCst);
-        // After an answer, the next question drives the connection in any case.
+        // After an answer, the next poll drives the connection anyway.
         if answer.is_pending() && self.ring.rung.load(SeqCst) {
             cx.waker().wake_by_ref();
         }
         answer
     }
 
-    /// Wakes nobody, and keeps no task alive, until it is attended again.
+    /// Wakes nobody and keeps no task alive until the next [`Self::attend`].
     pub(super) fn forget(&mut self) {
         if self.task.is_some() {
             self.set_task(None);
@@ -124,8 +124,7 @@ mod tests {
             &mut Context::from_waker(&waker),
             || {
                 let turn = asked.fetch_add(1, SeqCst);
-                // The first time and the second, whoever asks rings; the third time, there is an
-                // answer.
+                // The first two polls ring; the third is ready.
                 if turn == 2 {
                     return Ready(());
                 }
@@ -168,7 +167,7 @@ mod tests {
         assert_eq!(Arc::strong_count(&counter), 1, "it keeps the task alive");
     }
 
-    /// A ring is never lost between the last look and the rest: every number that another thread
+    /// No ring is lost between the last check and the suspension: every number that another thread
     /// sends arrives.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn rings_from_other_threads_are_not_lost() {

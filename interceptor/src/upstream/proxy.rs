@@ -1,7 +1,5 @@
-//! CONNECT (RFC 9110 section 9.3.6): asks a proxy for a tunnel, and believes nothing it says but
-//! that there is one.
-//!
-//! Nothing of an answer is repeated anywhere, except its status.
+//! CONNECT (RFC 9110 section 9.3.6): asks a proxy for a tunnel, and trusts nothing else in its
+//! answer. Of that, only the status is ever shown.
 
 use std::fmt;
 use std::io;
@@ -21,16 +19,16 @@ use super::attempts::list;
 use super::wire::Wire;
 use crate::tls::refusal;
 
-/// The longest head of an answer, and how many interim ones may precede it.
+/// The longest head of an answer, and the most interim answers before it.
 const MOST_HEAD: usize = 16 * 1024;
 const MOST_INTERIM: usize = 8;
-/// How many header fields an answer may have.
+/// The most header fields of an answer.
 const MOST_FIELDS: usize = 128;
 
 /// Where a tunnel leads.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum TunnelEnd<'a> {
-    /// An address that was judged.
+    /// An address that the policy has judged.
     Address(SocketAddr),
     /// A name that the proxy resolves.
     Name(&'a HostName, u16),
@@ -45,29 +43,29 @@ impl fmt::Display for TunnelEnd<'_> {
     }
 }
 
-/// What an upstream proxy did instead of opening a tunnel. Completes a sentence that begins with
+/// Why an upstream proxy did not open a tunnel. Each message completes a sentence that starts with
 /// the proxy.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyProblem {
     /// Its name cannot be resolved.
     #[error("cannot be looked up: {0}")]
     Lookup(String),
-    /// It cannot be connected to.
+    /// Connecting to it failed.
     #[error("cannot be connected to: {}", list(.0))]
     Unreachable(Vec<(SocketAddr, io::Error)>),
-    /// It does not answer in time.
+    /// It did not answer in time.
     #[error("did not answer within {} s", .0.as_secs_f32())]
     Timeout(Duration),
     /// The TLS handshake with it failed.
     #[error("{0}")]
     Tls(&'static str),
-    /// It wants a credential, and there is none.
+    /// It requires a credential, and there is none.
     #[error(
         "requires a credential ({0}): put it into `proxy_auth`, beside `proxy` in the policy's \
          `upstream`"
     )]
     CredentialMissing(u16),
-    /// It does not accept the credential.
+    /// It rejects the credential.
     #[error("did not accept the credential of `upstream.proxy_auth` ({0}): renew or correct it")]
     CredentialRefused(u16),
     /// It refuses the tunnel.
@@ -76,7 +74,7 @@ pub enum ProxyProblem {
          `upstream.no_proxy`"
     )]
     Refused(u16),
-    /// It could not reach the other end.
+    /// It could not reach the destination.
     #[error("could not reach it either, and answered with status {0}")]
     Unable(u16),
     /// It redirects.
@@ -88,13 +86,13 @@ pub enum ProxyProblem {
     /// It does not speak HTTP.
     #[error("does not answer in HTTP: check its scheme and port in `upstream.proxy`")]
     Malformed,
-    /// The head of its answer does not end.
-    #[error("sent more than {MOST_HEAD} bytes of header, and was given up on")]
+    /// The head of its answer is too long.
+    #[error("sent more than {MOST_HEAD} bytes of header")]
     TooLarge,
     /// It sent a body where the tunnel should begin.
-    #[error("sent a body with its answer to CONNECT, where the tunnel must begin; repair it")]
+    #[error("sent a body with its answer to CONNECT, where the tunnel must begin: fix the proxy")]
     Body,
-    /// It ended the connection.
+    /// It closed the connection.
     #[error("ended the connection without an answer")]
     Closed,
 }
@@ -126,7 +124,7 @@ impl From<io::Error> for ProxyProblem {
     }
 }
 
-/// Speaks TLS to a proxy.
+/// Performs the TLS handshake with a proxy.
 pub(super) async fn secure(
     stream: TcpStream,
     name: ServerName<'static>,
@@ -170,7 +168,7 @@ pub(super) async fn connect(
     Err(ProxyProblem::TooLarge)
 }
 
-/// The request, in memory that is not moved while it grows.
+/// The request, in memory that is not reallocated while it grows: it may hold a credential.
 fn request(end: TunnelEnd<'_>, authorization: Option<&str>) -> Zeroizing<Vec<u8>> {
     let end = end.to_string();
     let parts = ["CONNECT ", &end, " HTTP/1.1\r\nhost: ", &end, "\r\n"];
@@ -181,17 +179,17 @@ fn request(end: TunnelEnd<'_>, authorization: Option<&str>) -> Zeroizing<Vec<u8>
     request
 }
 
-/// A good answer.
+/// An acceptable answer.
 #[derive(Debug, PartialEq)]
 enum Answer {
     /// The tunnel is open.
     Tunnel,
-    /// Another answer follows.
+    /// An interim answer: another follows.
     Interim,
 }
 
-/// What the head of an answer says. A 2xx with a body is refused, although its framing could be
-/// ignored (RFC 9110 section 9.3.6): the body would be taken for what the origin says.
+/// Judges the head of an answer. A 2xx that announces a body is refused, although RFC 9110 section
+/// 9.3.6 says to ignore its framing: such a body would be read as the origin's bytes.
 fn judge(head: &[u8], was_authorized: bool) -> Result<Answer, ProxyProblem> {
     let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
     let mut response = httparse::Response::new(&mut fields);
@@ -212,7 +210,7 @@ fn judge(head: &[u8], was_authorized: bool) -> Result<Answer, ProxyProblem> {
             Ok(Answer::Tunnel)
         }
         300..=399 => Err(ProxyProblem::Redirect(status)),
-        // Tinyproxy answers 401 to a wrong password.
+        // Tinyproxy answers a wrong password with 401.
         401 | 407 if was_authorized => Err(ProxyProblem::CredentialRefused(status)),
         401 | 407 => Err(ProxyProblem::CredentialMissing(status)),
         502..=504 => Err(ProxyProblem::Unable(status)),

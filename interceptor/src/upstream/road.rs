@@ -1,4 +1,4 @@
-//! The road to origins: directly, or by a proxy that the operator names. Nothing here dials.
+//! The route to origins: direct, or through a proxy that the operator names. Nothing here dials.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,11 +10,11 @@ use zeroize::Zeroizing;
 
 use crate::tls::client::ClientConfigs;
 
-/// The value of `proxy-authorization`, once it is known.
+/// Resolves to the value of `proxy-authorization`, or `None` if it is unavailable.
 pub(crate) type AuthorizationValue<'a> =
     Pin<Box<dyn Future<Output = Option<Zeroizing<String>>> + Send + 'a>>;
 
-/// The credential for a proxy, wherever it is kept.
+/// The source of a proxy's credential.
 pub(crate) trait Authorization: fmt::Debug + Send + Sync {
     /// The value of `proxy-authorization`.
     fn value(&self) -> AuthorizationValue<'_>;
@@ -29,29 +29,29 @@ pub(crate) struct ProxyServer {
     pub(crate) auth: Option<Arc<dyn Authorization>>,
 }
 
-/// The road of one sandbox, under one set of rules.
+/// The route of one sandbox, under one set of rules.
 #[derive(Debug)]
 pub(crate) struct Road {
     /// The proxy for everything but plain HTTP.
     pub(crate) https: Option<ProxyServer>,
     /// The proxy for plain HTTP.
     pub(crate) http: Option<ProxyServer>,
-    /// What is reached without it.
+    /// Destinations that bypass the proxy.
     pub(crate) no_proxy: NoProxy,
     /// Whether the proxy resolves names.
     pub(crate) proxy_resolves: bool,
-    /// TLS with origins and proxies.
+    /// TLS towards origins and proxies.
     pub(crate) tls: ClientConfigs,
 }
 
 impl Road {
-    /// Without a proxy.
+    /// A route without a proxy.
     pub(crate) fn direct(tls: ClientConfigs) -> Road {
         let no_proxy = NoProxy::default();
         Road { https: None, http: None, no_proxy, proxy_resolves: false, tls }
     }
 
-    /// The proxy for a host, unless what it resolves to is reached without one.
+    /// The proxy for a host, unless all its addresses bypass the proxy.
     pub(super) fn proxy(&self, scheme: Scheme, host: &Host, port: u16) -> Option<&ProxyServer> {
         let proxy = match scheme {
             Scheme::Http => self.http.as_ref(),
@@ -61,13 +61,13 @@ impl Road {
         (!is_direct).then_some(proxy)
     }
 
-    /// Whether all these addresses are reached without the proxy.
+    /// Whether all these addresses bypass the proxy.
     pub(super) fn is_direct(&self, addresses: &[SocketAddr]) -> bool {
         addresses.iter().all(|at| self.no_proxy.covers_address(at.ip(), at.port()))
     }
 
-    /// Whether a proxy resolves a name, so that no name server here is asked about it. Nobody knows
-    /// yet for which scheme it will be.
+    /// Whether a proxy resolves a name, so that it is not looked up here. The scheme is not known
+    /// yet.
     pub(crate) fn resolves_elsewhere(&self, name: &HostName) -> bool {
         let host = Host::Name(name.clone());
         let usual = [(Scheme::Https, 443), (Scheme::Http, 80)];
@@ -76,11 +76,11 @@ impl Road {
     }
 }
 
-/// By what a connection is judged, and the road that it takes.
+/// The policy that judges a connection, and the route that the connection takes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms<'a> {
     /// The policy.
     pub(crate) policy: &'a Policy,
-    /// The road.
+    /// The route.
     pub(crate) road: &'a Road,
 }

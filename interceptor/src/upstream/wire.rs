@@ -1,4 +1,5 @@
-//! A connection to an origin, below its own TLS: TCP, or a tunnel in the TLS of an upstream proxy.
+//! A connection to an origin, below the origin's TLS: TCP, or a tunnel inside TLS to an upstream
+//! proxy.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -9,34 +10,33 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-/// The room for what is read before somebody asks for it.
+/// The size of the read-ahead buffer.
 const EARLY: usize = 4096;
 
 /// The connection.
 #[derive(Debug)]
 pub(crate) enum Wire {
-    /// TCP, to the origin or through a proxy in the clear.
+    /// TCP, to the origin or through a plaintext proxy.
     Tcp(TcpStream),
-    /// Through a proxy that is spoken to over TLS.
+    /// A tunnel through a proxy that speaks TLS.
     Tls(Box<Wrapped>),
 }
 
-/// A tunnel in the TLS of a proxy.
+/// A tunnel inside TLS to a proxy.
 #[derive(Debug)]
 pub(crate) struct Wrapped {
     stream: TlsStream<TcpStream>,
-    /// Read already.
+    /// Bytes already read.
     early: BytesMut,
 }
 
 impl Wire {
-    /// In the TLS of a proxy.
+    /// A connection inside TLS to a proxy.
     pub(super) fn tls(stream: TlsStream<TcpStream>) -> Wire {
         Wire::Tls(Box::new(Wrapped { stream, early: BytesMut::new() }))
     }
 
-    /// Returns once there is something to read, or the connection has ended or failed. May be
-    /// dropped at any time.
+    /// Waits until there is something to read, or the connection has ended or failed. Cancel-safe.
     pub(crate) async fn readable(&mut self) {
         match self {
             Wire::Tcp(stream) => drop(stream.readable().await),
@@ -48,11 +48,11 @@ impl Wire {
         }
     }
 
-    /// Reads up to and including the first `end`, and nothing behind it. `None` if more than `most`
-    /// bytes come without it.
+    /// Reads up to and including the first `end`, and nothing after it. `None` if it is not within
+    /// `most` bytes.
     ///
     /// # Errors
-    /// `UnexpectedEof` if the connection ends before that.
+    /// `UnexpectedEof` if the connection ends first.
     pub(super) async fn read_through(
         &mut self,
         end: &[u8],
@@ -63,7 +63,7 @@ impl Wire {
         while read.len() < most {
             let known = read.len();
             let count = match self {
-                // What is behind the end stays in the socket.
+                // Bytes after the end stay in the socket.
                 Wire::Tcp(stream) => stream.peek(&mut ahead).await?,
                 Wire::Tls(wrapped) => usize::from(wrapped.stream.read(&mut ahead[..1]).await? > 0),
             };

@@ -19,7 +19,7 @@ use crate::cli::policy_file::{printable, printable_json};
 use crate::cli::table;
 use crate::words;
 
-/// The most characters of a path in a table; `--json` has it whole.
+/// The most characters of a path in a table; `--json` shows all of it.
 const MOST_SHOWN: usize = 120;
 
 /// The arguments of `interceptor ctl approve`.
@@ -102,7 +102,7 @@ pub(super) fn list(all: &[DaemonClient], watch: bool) -> anyhow::Result<()> {
     })
 }
 
-/// The questions of each; an error, if none can be asked.
+/// The questions of all daemons and runs; an error if none of them answers.
 fn asked(all: &[DaemonClient]) -> anyhow::Result<Vec<Vec<Value>>> {
     let lists: Vec<anyhow::Result<Value>> = all.iter().map(|to| to.get("/v1/approvals")).collect();
     if lists.iter().all(Result::is_err) {
@@ -111,7 +111,7 @@ fn asked(all: &[DaemonClient]) -> anyhow::Result<Vec<Vec<Value>>> {
     }
     let list = |list: anyhow::Result<Value>| match list {
         Ok(Value::Array(list)) => list,
-        // A run that has just ended, or a daemon that does not run.
+        // A run that has just ended, or no daemon.
         _ => Vec::new(),
     };
     Ok(lists.into_iter().map(list).collect())
@@ -245,7 +245,7 @@ fn requests(left: &Value) -> String {
     words::count(left.as_u64().unwrap_or_default(), "request")
 }
 
-/// A prepared edit of a sandbox's policy file.
+/// A prepared edit to a sandbox's policy file.
 struct Always {
     sandbox: String,
     file: PathBuf,
@@ -270,7 +270,7 @@ impl Always {
         let file = self.file.display();
         self.edit.write().with_context(|| format!("cannot write {file}"))?;
         let path = sandboxes::path(&self.sandbox);
-        // A run takes what is told it here, not what a file in its reach may say by now.
+        // A run takes the text from here, not from a file that it may have changed meanwhile.
         let reload = if to.whom.run.is_some() {
             let body = Some(("application/json", self.edit.strict()?.as_bytes().to_vec()));
             ApiRequest { method: Method::PUT, path: format!("{path}/policy"), body }
@@ -278,7 +278,7 @@ impl Always {
             ApiRequest { method: Method::POST, path: format!("{path}/reload"), body: None }
         };
         to.ask(reload).with_context(|| {
-            format!("the edit is in {file}, but the daemon did not read it again")
+            format!("the edit was written to {file}, but the daemon did not reload it")
         })?;
         if !to.json {
             writeln!(io::stdout(), "{}: the edit is in it", printable(&file.to_string()))?;
@@ -294,7 +294,8 @@ pub(super) fn refuse(all: &[DaemonClient], id: &str) -> anyhow::Result<()> {
     to.print(&decided, |out, value| writeln!(out, "{}: refused", print::text(&value["id"])))
 }
 
-/// Who asks this question, and the question. Where nobody does, whoever answers last says so.
+/// The daemon or run that has this question, and the question. If none has it, the last one that
+/// answers reports that.
 fn whose<'a>(
     all: &'a [DaemonClient],
     id: &str,
@@ -306,7 +307,7 @@ fn whose<'a>(
     }
     let answers = |to: &&DaemonClient| to.get("/healthz").is_ok();
     let last = all.iter().rev().find(answers).or(all.last());
-    last.map(|to| (to, None)).context("there is nobody to ask")
+    last.map(|to| (to, None)).context("no daemon and no run answers")
 }
 
 fn decide(to: &DaemonClient, id: &str, body: &Value) -> anyhow::Result<Value> {

@@ -1,4 +1,4 @@
-//! `interceptor ctl leases` and `lease`: what is permitted beside a policy.
+//! `interceptor ctl leases` and `lease`: what is permitted in addition to a policy.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(super) struct Lease {
     revoke: Option<String>,
 }
 
-/// `ctl leases`: of one sandbox, or of all.
+/// `ctl leases`: the leases of one sandbox, or of all.
 pub(super) fn list(all: &[&DaemonClient], sandbox: Option<&str>) -> anyhow::Result<()> {
     let mut leases = Vec::new();
     let mut failed = None;
@@ -56,7 +56,7 @@ pub(super) fn list(all: &[&DaemonClient], sandbox: Option<&str>) -> anyhow::Resu
     }
 }
 
-/// The leases of whom this client asks.
+/// The leases of one sandbox, or of all that this daemon or run has.
 fn of(to: &DaemonClient, sandbox: Option<&str>) -> anyhow::Result<Vec<Value>> {
     let ids: Vec<String> = match sandbox {
         Some(id) => vec![id.to_owned()],

@@ -51,12 +51,12 @@ pub struct Ctl {
     /// Print the daemon's response as JSON.
     #[arg(long, global = true)]
     json: bool,
-    /// What to ask.
+    /// What to do.
     #[command(subcommand)]
     command: Command,
 }
 
-/// What to ask.
+/// What to do.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Lists, shows, creates and deletes sandboxes.
@@ -87,13 +87,13 @@ enum Command {
         #[arg(value_name = "ID")]
         id: String,
     },
-    /// Lists what is permitted beside the policies for a time or so many requests.
+    /// Lists what is permitted in addition to the policies, for a time or a number of requests.
     Leases {
-        /// Of this sandbox alone.
+        /// Only those of this sandbox.
         #[arg(value_name = "SANDBOX")]
         sandbox: Option<String>,
     },
-    /// Permits a host for a time or so many requests, or revokes that.
+    /// Permits a host for a time or a number of requests, or revokes that.
     Lease(leases::Lease),
     /// Lists the daemon's network profiles.
     Profiles,
@@ -169,7 +169,7 @@ pub fn run(arguments: Ctl) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The socket that was named; else those of the user's runs, and the daemon's last.
+/// The named socket; else those of the user's runs, and last the daemon's.
 fn all_of(control: &Option<PathBuf>, json: bool) -> anyhow::Result<Vec<DaemonClient>> {
     let mut all: Vec<DaemonClient> = Vec::new();
     if control.is_none() {
@@ -180,7 +180,7 @@ fn all_of(control: &Option<PathBuf>, json: bool) -> anyhow::Result<Vec<DaemonCli
     Ok(all)
 }
 
-/// What only the daemon is asked.
+/// Commands for the daemon alone.
 fn of_daemon(to: &DaemonClient, command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Profiles => {
@@ -193,7 +193,7 @@ fn of_daemon(to: &DaemonClient, command: &Command) -> anyhow::Result<()> {
         Command::Metrics => {
             to.ask(ApiRequest::get("/metrics")).and_then(|answer| Ok(print::raw(&answer.body)?))
         }
-        // The others have a sandbox.
+        // All other commands name a sandbox.
         _ => to.get("/openapi.json").and_then(|value| to.print(&value, print::json)),
     }
 }

@@ -1,8 +1,8 @@
-//! Writes an edit into the file of a policy, by whoever may: often root, in a directory that
-//! somebody else may change. So one descriptor is read, compared and written, never a path twice.
+//! Writes an edit into a policy's file, often as root in a directory that somebody else may change.
+//! So one descriptor is read, compared and written, and no path is opened twice.
 //!
-//! The file keeps its inode: one that replaced it would have none of the covers by which a running
-//! sandbox cannot read it.
+//! The file keeps its inode: the mounts that hide it from a running sandbox would not cover a
+//! replacement.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::fleet::hide_keys;
 
-/// A policy's file with an edit that is not written yet.
+/// An edit to a policy's file that is not written yet.
 #[derive(Debug)]
 pub(super) struct PolicyEdit {
     file: File,
@@ -35,7 +35,7 @@ impl PolicyEdit {
         let mut file = opened.with_context(name)?;
         let found = file.metadata().with_context(name)?;
         if !found.is_file() || found.nlink() != 1 {
-            bail!("{} is not a file of its own (a link, or no regular file)", name());
+            bail!("{} is a link, or not a regular file", name());
         }
         let most = MAX_BYTES as u64;
         // Allocated up front: a growing string leaves copies of keys behind.
@@ -43,8 +43,7 @@ impl PolicyEdit {
         (&mut file).take(most + 1).read_to_string(&mut before).with_context(name)?;
         if before.len() > MAX_BYTES || !is_same(&before, in_force) {
             bail!(
-                "{} is not the policy in force any more; let the daemon read it again, or edit it \
-                 by hand",
+                "{} is no longer the policy in force: make the daemon reload it, or edit it by hand",
                 name()
             );
         }
@@ -54,7 +53,7 @@ impl PolicyEdit {
     /// The edited document as strict JSON.
     ///
     /// # Errors
-    /// If it is none, which [`Self::prepare`] has ruled out.
+    /// If it is not JSON, which [`Self::prepare`] has ruled out.
     pub(super) fn strict(&self) -> anyhow::Result<Zeroizing<String>> {
         strict_json(&self.text).map_err(|problem| anyhow::anyhow!(problem.message))
     }
@@ -64,13 +63,13 @@ impl PolicyEdit {
     /// # Errors
     /// As for pwrite(2).
     pub(super) fn write(&self) -> io::Result<()> {
-        // An edit only adds, so nothing of the old text is left behind its end.
+        // An edit only adds, so the old text never extends past the new end.
         self.file.write_all_at(self.text.as_bytes(), 0)?;
         self.file.sync_all()
     }
 }
 
-/// Whether a text is the policy that is shown without its keys.
+/// Whether a text is this policy, which is shown without its keys.
 fn is_same(text: &str, shown: &Value) -> bool {
     let Ok(strict) = strict_json(text) else { return false };
     let Ok(mut own) = serde_json::from_str::<Value>(&strict) else { return false };

@@ -98,7 +98,7 @@ pub(super) fn run(
         Command::Delete { id } => {
             let to = of(&id)?;
             if to.whom.run.is_some() {
-                bail!("{id} is a run of yours, which ends with its command: end that");
+                bail!("{id} is one of your runs: end its command instead");
             }
             to.ask(ApiRequest { method: Method::DELETE, path: path(&id), body: None })?;
             to.print(&serde_json::json!({ "deleted": id }), |out, value| {
@@ -117,7 +117,7 @@ fn list(control: Option<PathBuf>, json: bool) -> anyhow::Result<Value> {
     let answer = DaemonClient { whom: Whom::daemon(control), json }.get("/v1/sandboxes");
     let mut list = match answer {
         Ok(list) => list,
-        // Most users have none, or not a say in it.
+        // Most users have no daemon, or may not use it.
         Err(_) if !runs.is_empty() => serde_json::json!({ "sandboxes": [] }),
         Err(error) => return Err(error),
     };

@@ -1,4 +1,4 @@
-//! The daemon that is asked, and how its responses are printed.
+//! The daemon or run to ask, and how to print its responses.
 
 use std::io::{self, Write};
 
@@ -9,7 +9,7 @@ use super::super::daemon::client::{self, ApiError, ApiRequest, ApiResponse};
 use super::print;
 use crate::cli::whom::Whom;
 
-/// The daemon, and how to print its responses.
+/// The daemon or run, and how to print its responses.
 pub(super) struct DaemonClient {
     pub(super) whom: Whom,
     pub(super) json: bool,
@@ -26,7 +26,7 @@ impl DaemonClient {
         let answer = self.ask(question)?;
         Ok(serde_json::from_slice(&answer.body).map_err(|error| ApiError::Malformed {
             path: self.whom.socket.clone(),
-            what: format!("its answer is not JSON: {error}"),
+            what: format!("the response is not JSON: {error}"),
         })?)
     }
 

@@ -1,9 +1,9 @@
-//! `interceptor doctor --agent`: whether what an agent uses trusts the certificates that the
-//! sandbox sees.
+//! `interceptor doctor --agent`: whether the HTTP clients of an agent trust the certificates that
+//! the sandbox sees.
 //!
-//! Each client asks in a sandbox of its own for a host that no policy permits. Nothing leaves the
-//! machine, and the record tells: a client that trusts the certificate sends its request and is
-//! refused; one that does not never comes so far.
+//! Each client requests a host that no policy permits, in a sandbox of its own. Nothing leaves the
+//! machine, and the audit record tells: a client that trusts the certificate sends its request and
+//! is refused; one that does not never sends it.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -24,15 +24,15 @@ use crate::cli::person::{Person, act_as};
 use crate::cli::policy_file::printable;
 use crate::cli::{agents, who};
 
-/// The host that is asked for; its top-level domain is nobody's (RFC 2606).
+/// The host that clients request; its top-level domain is reserved (RFC 2606).
 const HOST: &str = "trust.interceptor.test";
-/// What no request gets through.
+/// A policy that permits nothing.
 const NOTHING: &[u8] = br#"{ "network": { "deny": ["*"] } }"#;
 /// How long one client may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What a probe ends with whose client is not installed.
+/// The exit status of a probe whose client is not installed.
 const ABSENT: i32 = 3;
-/// The most that is read of a past run's records, in bytes.
+/// How much of a past run's records to read, in bytes.
 const MOST_RECORDS: u64 = 32 << 20;
 
 /// The data file.
@@ -52,7 +52,7 @@ struct Client {
     program: PathBuf,
     interpreters: Vec<String>,
     arguments: Vec<String>,
-    /// What carries the sandbox's CA to it.
+    /// How the client learns of the sandbox's CA.
     trust: String,
     agents: Vec<String>,
 }
@@ -61,10 +61,10 @@ struct Client {
 #[derive(Debug)]
 enum Outcome {
     Trusts,
-    /// With the alert that it sent, if any.
+    /// It rejected the certificate, with this alert if it sent one.
     Rejects(Option<String>),
     Absent,
-    /// It made no connection; what it said.
+    /// It made no connection; its output.
     Silent(String),
 }
 
@@ -96,7 +96,7 @@ pub(super) fn checks(name: &str) -> anyhow::Result<Vec<Check>> {
     Ok(checks)
 }
 
-/// What the agent's own program is, and the clients within it that can be asked.
+/// The check of the agent's own program, and the clients within it that can be probed.
 fn own(agent: &Agent, person: &Person, clients: &[Client]) -> (Vec<Check>, Vec<Client>) {
     let name = agent.title.as_str();
     let commands = agent.commands.join(" or ");
@@ -119,8 +119,8 @@ fn own(agent: &Agent, person: &Person, clients: &[Client]) -> (Vec<Check>, Vec<C
         }
         None => {
             let what = format!(
-                "{shown} is a program of its own, which cannot be asked; after a run of it, this \
-                 command says what it refused"
+                "{shown} is a binary, which cannot be probed by itself; after a run with it, this \
+                 command says which certificates it rejected"
             );
             (vec![Check::passed(name, false, what)], Vec::new())
         }
@@ -163,13 +163,13 @@ fn on_path(person: &Person, program: &Path) -> Option<PathBuf> {
     found.ok().flatten()
 }
 
-/// Has a client ask in a sandbox.
+/// Runs a client in a sandbox.
 fn ask(client: &Client, agent: &Agent, person: &Person) -> anyhow::Result<Outcome> {
     let directory = scratch()?;
     let audit = directory.join("audit.jsonl");
     let asked = run(client, agent, person, &audit);
     let records = fs::read_to_string(&audit).unwrap_or_default();
-    // Only what this function made is there.
+    // The directory holds only what this function put there.
     let _ = fs::remove_dir_all(&directory);
     let (status, said) = asked?;
     Ok(judge(&records, status, &said))
@@ -198,7 +198,7 @@ fn run(
     let mut stderr = child.stderr.take().context("there is no standard error")?;
     let reading = std::thread::spawn(move || {
         let mut said = Vec::new();
-        // What it says beyond that is read and forgotten, so that it never waits.
+        // Further output is read and dropped, so that the client never blocks.
         let _ = (&mut stderr).take(1 << 16).read_to_end(&mut said);
         let _ = std::io::copy(&mut stderr, &mut std::io::sink());
         String::from_utf8_lossy(&said).into_owned()
@@ -211,7 +211,7 @@ fn run(
     Ok((status, said))
 }
 
-/// Waits for a sandbox, and ends it when its time is up.
+/// Waits for a sandbox, and kills it when its time is up.
 fn ended(child: &mut Child) -> anyhow::Result<Option<i32>> {
     let late = Instant::now() + PATIENCE;
     loop {
@@ -226,7 +226,7 @@ fn ended(child: &mut Child) -> anyhow::Result<Option<i32>> {
     }
 }
 
-/// What the records of a sandbox tell of its client.
+/// What the records of a sandbox tell about its client.
 fn judge(records: &str, status: Option<i32>, said: &str) -> Outcome {
     let all = records.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let own: Vec<Value> = all.filter(|record| record["host"] == HOST).collect();
@@ -261,9 +261,9 @@ fn check(client: &Client, outcome: &Outcome) -> Option<Check> {
                 alert.unwrap_or_default()
             );
             let remedy = format!(
-                "it would by {trust}. `run` sets that: look for what unsets or overrides it, such \
-                 as a wrapper around {program} or an option for other roots; else add the CA to \
-                 its roots with --ca-bundle FILE, or use --base-urls"
+                "`run` tells it by {trust}: look for what unsets or overrides that, such as a \
+                 wrapper around {program} or an option for other roots; else add the CA to its \
+                 roots with --ca-bundle FILE, or use --base-urls"
             );
             Some(Check::failed(name, true, what, &remedy))
         }
@@ -274,7 +274,7 @@ fn check(client: &Client, outcome: &Outcome) -> Option<Check> {
     }
 }
 
-/// What clients rejected in the person's last run.
+/// The certificates that clients rejected in the person's last run.
 fn past() -> Option<Check> {
     let run = PastRun::last().ok()?;
     let mut text = String::new();
@@ -294,7 +294,7 @@ fn past() -> Option<Check> {
     Some(Check::failed("the last run", false, what, &remedy))
 }
 
-/// A directory of this process's own.
+/// A directory for this process alone.
 fn scratch() -> anyhow::Result<PathBuf> {
     let name = crate::sandbox::launch::random_id()?;
     let path = std::env::temp_dir().join(format!("interceptor-doctor-{name}"));
