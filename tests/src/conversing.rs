@@ -29,7 +29,7 @@ pub struct Conversing {
 
 impl Conversing {
     /// Starts `sudo interceptor run` with these options as the person, who has set variables with
-    /// `before`. `said` gets what is said on standard error. Returns once the command runs.
+    /// `before`. `said` gets what it prints on standard error. Returns once the command runs.
     ///
     /// # Panics
     /// If it does not start.

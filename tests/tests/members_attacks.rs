@@ -508,7 +508,7 @@ fn p8_a_process_in_a_sandbox_a_container_or_without_a_way_to_gain_rights_is_refu
             let said = [text(&output.stdout), text(&output.stderr)].concat();
             assert!(said.contains("Failed") && said.contains(why), "{before:?}: {said}");
         }
-        // Whoever answers at a socket that is not root's learns nothing.
+        // A server at a socket that is not root's learns nothing.
         let fake = lab.work().join("fake.sock");
         let script = "import os, socket, sys\ns = socket.socket(socket.AF_UNIX); \
                       s.bind(sys.argv[1]); s.listen(); os.chmod(sys.argv[1], 0o666); \

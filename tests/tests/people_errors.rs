@@ -1,5 +1,5 @@
-//! What is said where something does not work: no root, what is taken, a mistyped word; and the
-//! umask that cannot be read.
+//! What is printed when something does not work: no root, something already taken, a mistyped word,
+//! and a umask that cannot be read.
 
 use std::process::{Command, Stdio};
 

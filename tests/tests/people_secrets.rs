@@ -239,7 +239,7 @@ fn a_working_directory_in_a_hidden_place_is_empty_and_that_is_said() {
         assert!(said.contains("is hidden (logins of forges); `--expose"), "{said}");
         let shown = run_in(&account, ".config/gh/deep", &["--expose", ".."], "cat file");
         assert_eq!((out(&shown), text(&shown.stderr)), (SECRET.to_owned(), String::new()));
-        // Other names of a hidden file are beyond a cover, and that is said too.
+        // A cover does not hide a file's other names, and a warning says so.
         fs::hard_link(account.home().join(".netrc"), account.home().join("copy")).unwrap();
         let linked = run(&account, &[], "true");
         let said = text(&linked.stderr);

@@ -65,7 +65,7 @@ fn a_policy_that_only_root_can_write_follows_its_file() {
         fs::rename(&next, &policy).unwrap();
         run.wait_for(&format!("{IN_FORCE}allow -one.test\n"));
         assert_eq!(permitted(&mut run), ["two.test"]);
-        // An invalid one changes nothing and is said once, however often it is written.
+        // An invalid one changes nothing and is reported once, however often it is written.
         for _ in 0..3 {
             fs::write(&policy, "{ \"netwrok\": {} }").unwrap();
             run.wait_for("the old one stays in force: line 1: ");

@@ -39,11 +39,11 @@ pub struct Agent {
 pub struct AgentHost {
     /// The network rule.
     pub host: String,
-    /// What calls it, and where that is said.
+    /// What calls it, and the source for that.
     pub source: String,
 }
 
-/// What an agent asks for and works without.
+/// A host that an agent requests but does not need.
 #[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentRefusal {
@@ -51,7 +51,7 @@ pub struct AgentRefusal {
     pub host: String,
     /// Prefixes of the path.
     pub paths: Vec<String>,
-    /// Why it asks, what would stop it, and where that is said.
+    /// Why it asks, what would stop it, and the source for that.
     pub source: String,
 }
 
@@ -61,7 +61,7 @@ pub struct AgentRefusal {
 pub struct AgentVariable {
     /// Its value.
     pub value: String,
-    /// What it does, and where that is said.
+    /// What it does, and the source for that.
     pub source: String,
 }
 
@@ -89,7 +89,7 @@ pub struct AgentEndpoint {
     pub methods: Vec<String>,
     /// Prefixes or globs of the path.
     pub paths: Vec<String>,
-    /// What sends such requests, and where that is said.
+    /// What sends such requests, and the source for that.
     pub source: String,
 }
 

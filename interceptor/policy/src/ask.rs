@@ -1,8 +1,8 @@
 //! Which refusals become questions to a person (`ask`, docs/asking.md).
 //!
 //! Only a refusal for want of a rule does: a host that no rule names, a method or path that no rule
-//! permits, or an endpoint rule that says so itself. A deny rule, a special-purpose address, a
-//! placeholder at a foreign host and a request with two readings are refused as ever.
+//! permits, or an endpoint rule with `ask`. A deny rule, a special-purpose address, a placeholder
+//! sent to another host, and a request with two readings are refused as usual.
 
 use std::sync::Arc;
 use std::time::Duration;

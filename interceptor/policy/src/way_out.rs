@@ -18,7 +18,7 @@ use super::proxy_url::{ProxyUrl, ProxyUrlError};
 /// Where the proxy is named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proxy {
-    /// In the variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY of whoever runs the interceptor.
+    /// The variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY in the interceptor's environment.
     Environment,
     /// Here.
     Url(ProxyUrl),

@@ -217,7 +217,7 @@ mod tests {
             found.map(|(_, value)| value.to_str().unwrap()).collect::<Vec<_>>()
         };
         assert_eq!((value("PATH"), value("MY_OWN")), (vec!["/mine:/bin"], vec!["1"]));
-        // Set for the tests by cargo, and not by whoever is `me`.
+        // Cargo sets it for the tests; `me` does not have it.
         assert_eq!(value("CARGO_PKG_NAME"), ["interceptor"]);
         assert_eq!(me.variable("CARGO_PKG_NAME"), None);
         assert!(me.given("CARGO_PKG_NAME").is_some() && me.given("MY_OWN").is_some());

@@ -143,7 +143,7 @@ pub(super) fn rules_after(
 /// For whom a policy is loaded.
 #[derive(Default)]
 struct Loading<'a> {
-    /// The person who typed the command: what is wrong is said as `check` says it.
+    /// The person who typed the command; problems are reported as by `check`.
     person: Option<&'a Person>,
     /// A run, whose placeholders are stable.
     typed: Option<&'a Typed<'a>>,

@@ -40,7 +40,7 @@ struct Timely {
     unread: Arc<Mutex<Option<Body>>>,
 }
 
-/// The rest of a request's body, once whoever answers has dropped it.
+/// The rest of a request's body, once the handler has dropped it.
 pub(super) struct Unread(Arc<Mutex<Option<Body>>>);
 
 /// Starts the time limit for a request's body.

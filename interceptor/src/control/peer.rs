@@ -212,7 +212,7 @@ fn outside(process: &Process, enforced: &[u64]) -> Result<(), &'static str> {
     }
 }
 
-/// Why a process could not be looked at: only one that has exited is said to have.
+/// Why a process could not be looked at. Only one that really exited is reported as such.
 fn unseen(process: &Process, error: &io::Error) -> &'static str {
     if process.is_alive().unwrap_or(true) {
         tracing::debug!(%error, "cannot look at a living peer of the control socket");

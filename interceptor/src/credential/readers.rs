@@ -72,7 +72,7 @@ fn wait() -> Option<Work> {
         Err(RecvTimeoutError::Timeout) => {}
     }
     waiting().0.retain(|thread| thread.number != number);
-    // Whoever took this one out before now sends, or has sent.
+    // If it was taken out before, its answer is sent or on its way.
     coming.recv().ok()
 }
 

@@ -279,7 +279,7 @@ async fn a_changed_key_file_is_noticed_without_being_told() {
     }
 }
 
-/// A file on a mount that hangs: whoever reads it does not come back.
+/// A file on a mount that hangs: a reader never returns.
 #[tokio::test]
 async fn a_key_file_that_hangs_holds_up_one_request_for_a_moment_and_no_other_key() {
     let directory = tempfile::tempdir().unwrap();

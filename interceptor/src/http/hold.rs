@@ -105,7 +105,7 @@ impl<'a> Held<'a> {
     /// Judges it until it passes or is refused for good.
     async fn settle(&mut self) -> Result<Judged, Box<Denied>> {
         let sandbox = &self.context.sandbox;
-        // Whoever waits for a person is not idle.
+        // A request that waits for a person is not idle.
         let _waits = self.exchange.activity().wait();
         let mut wait = Wait::default();
         loop {

@@ -31,7 +31,7 @@ pub(crate) fn may_write(descriptor: impl AsFd, user: &UserIdentity) -> io::Resul
     if user.is_root() || status.st_uid == user.uid {
         return Ok(true);
     }
-    // Whoever serves such a file system decides, whatever the modes that it shows.
+    // The server of such a file system decides, whatever modes it shows.
     if fstatfs(&descriptor)?.filesystem_type() == FUSE_SUPER_MAGIC {
         return Ok(true);
     }

@@ -1,5 +1,5 @@
-//! Whoever typed a run that another process supervises: that process has the terminal, receives the
-//! signals, and stops with the command.
+//! The process in which somebody typed a run that another process supervises: it has the terminal,
+//! receives the signals, and stops with the command.
 
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -244,8 +244,8 @@ fn own_group(foreground: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the command its signals' dispositions: Rust ignores SIGPIPE, and whoever started the
-/// supervisor may ignore others than the caller does.
+/// Sets the command's signal dispositions: Rust ignores SIGPIPE, and the process that started the
+/// supervisor may ignore other signals than the caller does.
 fn dispositions(ignored: Option<&[i32]>) -> io::Result<()> {
     for signal in Signal::iterator().filter(|_| ignored.is_some()) {
         match signal {

@@ -12,7 +12,7 @@ use super::h1::H1;
 
 /// An HTTP/1.1 connection in use. Dropped before the response is over, it closes.
 pub(crate) trait Leased {
-    /// The connection, if whoever reads its response must drive it.
+    /// The connection, if the reader of its response must drive it.
     fn driven(&mut self) -> Option<&mut H1>;
 
     /// Returns the connection, after its response was read to the end.

@@ -4,10 +4,10 @@
 //! 9112 section 9.3.1). If it closes before the first byte of a response, a safe request can be
 //! retried.
 //!
-//! A connection has no task of its own: whoever waits for a response drives it, so that an exchange
-//! wakes one task, not two. It gets one when nobody may drive it any more: the request's body
-//! outlasts the response's head, protocols are switched, or the connection is dropped, so that it
-//! closes in good order.
+//! A connection has no task of its own: the task that waits for a response drives it, so that an
+//! exchange wakes one task, not two. It gets its own task when no reader drives it any more: the
+//! request's body outlasts the response's head, protocols are switched, or the connection is
+//! dropped and must close in good order.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -101,7 +101,7 @@ impl H1 {
         self.bell.attend(cx, ask, |cx| drive(driver, cx))
     }
 
-    /// Whether whoever uses it must drive it.
+    /// Whether its user must drive it.
     pub(super) fn is_driven(&self) -> bool {
         self.driver.is_some()
     }

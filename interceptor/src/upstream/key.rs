@@ -43,8 +43,8 @@ impl PartialEq for OverlayMark {
 impl Eq for OverlayMark {}
 
 /// The key of a pooled connection. A credential is an index into one policy's list, so the key
-/// includes the generation of its rules. The generation also stands for the road: the upstream
-/// proxy, the source of its credential, and the roots that the origin was verified against.
+/// includes the generation of its rules. The generation also covers the route: the upstream proxy,
+/// the source of its credential, and the roots that the origin was verified against.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PoolKey {
     /// Plain or TLS.

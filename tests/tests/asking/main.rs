@@ -167,7 +167,7 @@ fn a_refusal_by_a_person_is_told_and_nobody_decides_twice() {
         for wrong in ["{}", "[]", r#"{"decision":"maybe"}"#, r#"{"decision":"allow","x":1}"#] {
             daemon.call("POST", &path, wrong).problem(400);
         }
-        // What is never asked is refused as ever.
+        // What is never asked is refused as usual.
         lab.permits(r#"{"network":{"allow":[]}}"#);
         for (url, kind) in [
             ("https://denied.example.test/", "host_denied"),

@@ -98,7 +98,7 @@ fn next(output: &mut impl Write, program: &Path, systemd: bool) -> anyhow::Resul
     writeln!(output, "  interceptor run --profile unrestricted -- bash")?;
     writeln!(
         output,
-        "\nWho may use which policy is said in {CONFIG}; `sudo interceptor install daemon \
+        "\n{CONFIG} says who may use which policy; `sudo interceptor install daemon \
          --uninstall` undoes this."
     )?;
     Ok(())

@@ -31,8 +31,8 @@ use crate::notice;
 
 /// How long to wait for the rest of what an editor does, and the least time between two looks.
 const SETTLED: Duration = Duration::from_millis(150);
-/// The least time between two looks after something was said: a sandbox that can write the file
-/// must not fill the terminal.
+/// The least time between two checks after a message: a sandbox that can write the file must not
+/// flood the terminal.
 const SAID: Duration = Duration::from_secs(2);
 /// How often to look where nothing can be watched.
 const EVERY: Duration = Duration::from_secs(2);
@@ -85,7 +85,7 @@ struct Watcher {
     judged: Zeroizing<String>,
     /// Whether that content may come into force yet: it waits for the person, or could not be used.
     is_waiting: bool,
-    /// Why it could not be used, as it was said.
+    /// Why it could not be used, as reported.
     failed: Option<String>,
     /// Since when the person must have said that a content is trusted.
     since: Timestamp,
@@ -156,7 +156,7 @@ impl Watcher {
         Ok((inotify, Some(guarded)))
     }
 
-    /// Looks at the file; whether something was said.
+    /// Checks the file; returns whether it printed something.
     fn look(&mut self) -> bool {
         let Ok(content) = self.content() else { return false };
         if *content.text == *self.judged && !self.is_waiting {

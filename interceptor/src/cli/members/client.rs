@@ -1,6 +1,6 @@
-//! `run` of an ordinary user: sends the daemon what it found out with the user's own rights, and
-//! stands for the command meanwhile. It has the terminal, receives the signals, keeps the records,
-//! and ends as the command does.
+//! `run` of an ordinary user: sends the daemon what it learnt with the user's own rights, and takes
+//! the command's place meanwhile. It has the terminal, receives the signals, keeps the records, and
+//! ends as the command does.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _};

@@ -1,4 +1,4 @@
-//! What stands for what, and whose place goes first.
+//! Which address stands for which name, and which place is reused first.
 
 use std::collections::HashSet;
 

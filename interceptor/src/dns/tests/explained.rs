@@ -85,7 +85,7 @@ async fn no_and_nobody_knows_are_different_answers_and_different_records() {
     for (name, want, error, kind) in table {
         let text = lab.ask(name, RecordType::TXT).await;
         assert_eq!(code(&text), want, "{name}");
-        // An address is given all the same: what is wrong is said over HTTP too.
+        // It still gets an address: HTTP explains what is wrong, too.
         let address = lab.ask(name, RecordType::A).await;
         synthetic(&lab, &address, name);
         for answer in [text, address] {

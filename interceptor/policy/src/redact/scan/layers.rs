@@ -6,8 +6,8 @@
 //!
 //! # Cost
 //! Each layer is at most as long as the one before it, there are at most [`LEVELS`], and each byte
-//! of each takes a constant number of steps. So no text is much dearer than any other, whoever
-//! wrote it.
+//! of each takes a constant number of steps. So no text, however chosen, is much more expensive
+//! than any other.
 
 use std::ops::Range;
 
