@@ -43,7 +43,8 @@ impl PolicyEdit {
         (&mut file).take(most + 1).read_to_string(&mut before).with_context(name)?;
         if before.len() > MAX_BYTES || !is_same(&before, in_force) {
             bail!(
-                "{} is no longer the policy in force: make the daemon reload it, or edit it by hand",
+                "{} is no longer the policy in force: make the daemon reload it, or edit it by \
+                 hand",
                 name()
             );
         }
