@@ -1,4 +1,4 @@
-//! Proxies, well-behaved and not: each test plays the proxy itself.
+//! Proxies, well-behaved and otherwise: each test plays the proxy itself.
 
 use std::sync::Mutex;
 
@@ -23,25 +23,25 @@ impl Authorization for Auth {
     }
 }
 
-/// A proxy that reads one head a connection and then does as `answers` says; it keeps the heads.
+/// A proxy that reads one head per connection, keeps it, and then does what `answers` returns.
 struct Proxy {
     url: ProxyUrl,
     heads: Arc<Mutex<Vec<String>>>,
     _task: tokio::task::JoinHandle<()>,
 }
 
-/// What a proxy does with a connection, given the number of connections before it.
+/// What a proxy does with a connection.
 type Answers = Arc<dyn Fn(usize) -> Act + Send + Sync>;
 
 #[derive(Clone)]
 enum Act {
-    /// Says this and closes.
+    /// Sends this and closes.
     Say(Vec<u8>),
-    /// Says this in pieces of so many bytes, then echoes what comes.
+    /// Sends this in pieces of so many bytes, then echoes what it receives.
     Echo(&'static [u8], usize),
-    /// Says this again and again.
+    /// Sends this again and again.
     Endless(&'static [u8]),
-    /// Says this and nothing more.
+    /// Sends this and nothing more.
     Hang(&'static [u8]),
 }
 
@@ -102,7 +102,7 @@ async fn serve(mut stream: TcpStream, heads: Arc<Mutex<Vec<String>>>, act: Act) 
     }
 }
 
-/// Resolves every name to addresses of this network, and gives a proxy half a second.
+/// An upstream that resolves every name here, and gives a proxy half a second.
 async fn upstream() -> (Upstream, TestNameServer) {
     let server = TestNameServer::start(|_, kind| {
         Says::addresses(60, kind, &["93.184.216.34", "2606:2800::1"])
@@ -284,13 +284,13 @@ async fn a_proxy_that_resolves_gets_the_name_and_no_name_server_is_asked() {
     assert!(road.resolves_elsewhere(host("api.test").name().unwrap()));
     assert!(!road.resolves_elsewhere(host("api.corp").name().unwrap()));
     assert!(!road.resolves_elsewhere(host("host.docker.internal").name().unwrap()));
-    // The proxy's own services are nobody's.
+    // Nobody reaches the proxy's own loopback services.
     for name in ["localhost", "x.localhost", "127.0.0.1", "169.254.169.254"] {
         let error = upstream.connect(terms, Scheme::Https, &host(name), 80).await.unwrap_err();
         assert_eq!(error.reason(), Reason::HostDenied, "{name}");
     }
     assert_eq!(proxy.heads().len(), 1);
-    // Where only plain HTTP has a proxy, a name may still be one that it alone can resolve.
+    // If only plain HTTP has a proxy, it may still be the only one to resolve a name.
     road.https = None;
     assert!(road.resolves_elsewhere(host("api.test").name().unwrap()));
 }
@@ -328,7 +328,7 @@ async fn no_proxy_and_the_host_itself_are_dialled_directly() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_not_there_is_said_not_to_be() {
+async fn a_proxy_that_cannot_be_reached_is_reported_as_such() {
     let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     for (url, words) in [
         (format!("http://{nowhere}"), "cannot be connected to"),
