@@ -6,7 +6,7 @@
 //! is refused; one that does not never sends it.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ const NOTHING: &[u8] = br#"{ "network": { "deny": ["*"] } }"#;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The exit status of a probe whose client is not installed.
 const ABSENT: i32 = 3;
-/// How much of a past run's records to read, in bytes.
+/// How much of a run's records to read, in bytes.
 const MOST_RECORDS: u64 = 32 << 20;
 
 /// The data file.
@@ -168,7 +168,7 @@ fn ask(client: &Client, agent: &Agent, person: &Person) -> anyhow::Result<Outcom
     let directory = scratch()?;
     let audit = directory.join("audit.jsonl");
     let asked = run(client, agent, person, &audit);
-    let records = fs::read_to_string(&audit).unwrap_or_default();
+    let records = fs::File::open(&audit).map(beginning).unwrap_or_default();
     // The directory holds only what this function put there.
     let _ = fs::remove_dir_all(&directory);
     let (status, said) = asked?;
@@ -277,8 +277,7 @@ fn check(client: &Client, outcome: &Outcome) -> Option<Check> {
 /// The certificates that clients rejected in the person's last run.
 fn past() -> Option<Check> {
     let run = PastRun::last().ok()?;
-    let mut text = String::new();
-    run.records.take(MOST_RECORDS).read_to_string(&mut text).ok()?;
+    let text = beginning(run.records);
     let all = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let rejected: Vec<Value> =
         all.filter(|record| record["type"] == "certificate_rejected").collect();
@@ -292,6 +291,15 @@ fn past() -> Option<Check> {
     );
     let remedy = format!("interceptor why {}", part("id"));
     Some(Check::failed("the last run", false, what, &remedy))
+}
+
+/// The beginning of what a sandbox's records hold, as far as it can be read: the sandbox decides
+/// how many there are.
+fn beginning(records: impl Read) -> String {
+    let mut bytes = Vec::new();
+    // What was read until an error counts.
+    let _ = records.take(MOST_RECORDS).read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// A directory for this process alone.
@@ -322,6 +330,18 @@ mod tests {
             let used = data.clients.iter().filter(|client| client.agents.contains(&agent.name));
             assert!(used.count() >= 2, "{}", agent.name);
         }
+    }
+
+    #[test]
+    fn no_more_of_the_records_is_read_than_fits() {
+        let record = "{\"kind\":\"üx\"}\n".as_bytes();
+        let text = beginning(std::io::repeat(b'x'));
+        assert_eq!(text.len() as u64, MOST_RECORDS);
+        // A character that the end cuts does not spoil the rest.
+        let endless = Read::chain(record, std::io::Cursor::new("ü".repeat(1 << 24)));
+        let text = beginning(endless);
+        assert!(text.starts_with("{\"kind\":\"üx\"}\n"));
+        assert!(text.ends_with('\u{fffd}'));
     }
 
     #[test]
