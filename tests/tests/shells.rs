@@ -180,3 +180,17 @@ fn without_bash_completion_the_command_that_is_run_is_completed_too() {
         desk.press("bash", setup, "interceptor run -- cat pol", &["policy.json"]);
     });
 }
+
+#[test]
+fn no_name_that_bash_would_run_is_completed() {
+    test("bash", |desk, _, _| {
+        for name in ["even.json", "ev$(touch made).json", "ev`touch made`.json", "ev; touch.json"] {
+            desk.account.file(name, "{}");
+        }
+        let script = "cd; . ./setup.bash 2> /dev/null
+            COMP_WORDS=(interceptor check ev); COMP_CWORD=2
+            _interceptor interceptor ev check; printf '%s.\\n' \"${COMPREPLY[@]}\"";
+        let (_, shown) = desk.run("bash -c \"$1\"", &[script]);
+        assert_eq!(shown, "even.json.\n");
+    });
+}

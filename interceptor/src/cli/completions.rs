@@ -4,11 +4,13 @@
 //! policies and running sandboxes are those of now. What stands behind `--` is another command's,
 //! which the shell completes as if it were typed alone.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Command, ValueEnum};
-use clap_complete::env::{CompleteEnv, Shells};
+use clap_complete::env::{Bash, CompleteEnv, Elvish, EnvCompleter, Fish, Powershell, Shells, Zsh};
 
 use super::candidates;
 
@@ -46,6 +48,57 @@ pub(super) enum Shell {
     Zsh,
 }
 
+/// The shells. Two of them insert a word as it is: they get only what they take for a word.
+const SHELLS: Shells<'static> = Shells(&[&Plain(Bash), &Elvish, &Fish, &Plain(Powershell), &Zsh]);
+
+/// A shell that inserts words as they are. A sandbox or a repository may have chosen the name of a
+/// file: one that the shell would expand, or run, when the line is entered, is left out.
+struct Plain<S>(S);
+
+impl<S: EnvCompleter> EnvCompleter for Plain<S> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn is(&self, name: &str) -> bool {
+        self.0.is(name)
+    }
+
+    fn write_registration(
+        &self,
+        var: &str,
+        name: &str,
+        bin: &str,
+        completer: &str,
+        buf: &mut dyn Write,
+    ) -> io::Result<()> {
+        self.0.write_registration(var, name, bin, completer, buf)
+    }
+
+    fn write_complete(
+        &self,
+        cmd: &mut Command,
+        args: Vec<OsString>,
+        current_dir: Option<&Path>,
+        buf: &mut dyn Write,
+    ) -> io::Result<()> {
+        let mut all = Vec::new();
+        self.0.write_complete(cmd, args, current_dir, &mut all)?;
+        // The engine's own variable and default.
+        let separator = std::env::var("_CLAP_IFS").unwrap_or_else(|_| "\n".to_owned());
+        buf.write_all(plain(&String::from_utf8_lossy(&all), &separator).as_bytes())
+    }
+}
+
+/// Those candidates, each with what is said of it behind a tabulator, that are words for a shell.
+fn plain(all: &str, separator: &str) -> String {
+    let is_word = |candidate: &&str| {
+        let word = candidate.split('\t').next().unwrap_or_default();
+        word.chars().all(|c| c.is_alphanumeric() || "/._-+@%:,=".contains(c))
+    };
+    all.split(separator).filter(is_word).collect::<Vec<&str>>().join(separator)
+}
+
 /// Bash's own completion of another command needs the package bash-completion.
 const BASH: &str = r#"
 _interceptor() {
@@ -60,7 +113,8 @@ _interceptor() {
     elif declare -F _command_offset > /dev/null; then
         _command_offset $((at + 1))
     elif ((COMP_CWORD == at + 1)); then
-        mapfile -t COMPREPLY < <(compgen -c -- "${COMP_WORDS[COMP_CWORD]}")
+        mapfile -t COMPREPLY < <(compgen -c -- "${COMP_WORDS[COMP_CWORD]}" |
+            grep -E '^[[:alnum:]/._+@%:,=-]+$')
     else
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -f -- "${COMP_WORDS[COMP_CWORD]}")
@@ -114,15 +168,15 @@ pub fn run(arguments: Completions) -> anyhow::Result<ExitCode> {
 
 /// Answers a shell that asks what could come next, and ends this process; else does nothing.
 pub(super) fn answer(all: fn() -> Command) {
-    CompleteEnv::with_factory(|| candidates::attach(all())).var(ASKED).complete();
+    let engine = CompleteEnv::with_factory(|| candidates::attach(all()));
+    engine.shells(SHELLS).var(ASKED).complete();
 }
 
 /// The completions of one shell.
 pub(super) fn text(shell: Shell) -> Vec<u8> {
     let mut text = Vec::new();
     let name = shell.to_possible_value().map(|value| value.get_name().to_owned());
-    let shells = Shells::builtins();
-    if let Some(engine) = name.as_deref().and_then(|name| shells.completer(name)) {
+    if let Some(engine) = name.as_deref().and_then(|name| SHELLS.completer(name)) {
         // Writing to memory does not fail.
         let _ = engine.write_registration(ASKED, NAME, NAME, NAME, &mut text);
     }
@@ -142,6 +196,14 @@ pub(super) fn text(shell: Shell) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_shell_would_expand_or_run_is_no_candidate() {
+        let all =
+            "--policy\u{b}a.json\u{b}$(id).json\u{b}a b\u{b}`id`\u{b}a;id\u{b}*\u{b}\u{b}ü/x:y=";
+        assert_eq!(plain(all, "\u{b}"), "--policy\u{b}a.json\u{b}\u{b}ü/x:y=");
+        assert_eq!(plain("a\tof $x; y\n$(b)\tof\nc\n", "\n"), "a\tof $x; y\nc\n");
+    }
 
     #[test]
     fn each_shell_asks_the_engine_and_leaves_other_commands_to_itself() {
