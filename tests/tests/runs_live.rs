@@ -2,7 +2,7 @@
 //! sandbox.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,11 +12,40 @@ use interceptor_tests::people::{Account, text};
 use interceptor_tests::sandbox::binary;
 use serde_json::{Value, json};
 
-/// A runtime directory of the person's, and the script that sets it.
-fn runtime(account: &Account, name: &str) -> (PathBuf, String) {
+/// Where the sockets are in a directory for state.
+const CONTROL: &str = "interceptor/control";
+
+/// A runtime directory of the person's, as systemd makes it. It is removed with its value.
+struct Runtime(PathBuf);
+
+impl Runtime {
+    fn of(account: &Account) -> Runtime {
+        let path = Path::new("/run").join(account.name());
+        fs::create_dir(&path).unwrap();
+        let runtime = Runtime(path);
+        fs::set_permissions(&runtime.0, fs::Permissions::from_mode(0o700)).unwrap();
+        chown(&runtime.0, Some(account.uid()), Some(account.gid())).unwrap();
+        runtime
+    }
+
+    /// The script that sets it.
+    fn set(&self) -> String {
+        format!("export XDG_RUNTIME_DIR={}", self.0.display())
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A directory of the person's for state, where the sockets of runs are without a runtime directory
+/// ([`CONTROL`]), and the script that sets it.
+fn state(account: &Account, name: &str) -> (PathBuf, String) {
     let path = account.directory(Path::new(name));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-    let set = format!("export XDG_RUNTIME_DIR={}", path.display());
+    let set = format!("unset XDG_RUNTIME_DIR; export XDG_STATE_HOME={}", path.display());
     (path, set)
 }
 
@@ -51,7 +80,8 @@ fn governed(key: &str) -> String {
 fn a_run_is_listed_and_controlled_by_its_user_and_gone_at_its_end() {
     Lab::test(|lab| {
         let account = Account::new(lab.directory());
-        let (runtime, before) = runtime(&account, "runtime");
+        let runtime = Runtime::of(&account);
+        let before = runtime.set();
         let key = lab.another_key();
         let policy = account.file("policy.json", &governed(&key));
         let name = account.name();
@@ -113,7 +143,7 @@ fn a_run_is_listed_and_controlled_by_its_user_and_gone_at_its_end() {
         assert!(status == Some(2) && said.contains("you have no run nobodys"), "{said}");
 
         // No key came out, by whatever request; and nobody takes it over.
-        let socket = sockets(&runtime.join("interceptor")).pop().expect("one");
+        let socket = sockets(&runtime.0.join("interceptor")).pop().expect("one");
         let socket = socket.to_str().unwrap();
         for (method, path, expected) in [
             ("GET", "/openapi.json", "200"),
@@ -137,7 +167,7 @@ fn a_run_is_listed_and_controlled_by_its_user_and_gone_at_its_end() {
 
         assert_eq!(run.end(), "");
         assert_eq!(typed(&account, &before, &["ps"]), (Some(0), "no runs\n".to_owned()));
-        assert_eq!(fs::read_dir(runtime.join("interceptor")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(runtime.0.join("interceptor")).unwrap().count(), 0);
     });
 }
 
@@ -167,14 +197,14 @@ fn what_a_killed_run_left_is_recognised_and_removed() {
 fn p1_no_sandbox_reaches_the_socket_of_a_run() {
     Lab::test(|lab| {
         let account = Account::new(lab.directory());
-        let (first, before_first) = runtime(&account, "first");
-        let (second, before_second) = runtime(&account, "second");
+        let (first, before_first) = state(&account, "first");
+        let (second, before_second) = state(&account, "second");
         let name = |end: &str| format!("{}-{end}", account.name());
         let said = |end: &str| lab.directory().join(end);
         let open = "--profile=unrestricted";
         let options = [open, "--name", &name("a")];
         let mut a = Conversing::start(&account, &before_first, &options, &said("a"));
-        let socket = sockets(&first.join("interceptor")).pop().expect("one");
+        let socket = sockets(&first.join(CONTROL)).pop().expect("one");
         // As long as it lives, its user reaches it.
         let ask = |at: &Path| {
             let at = at.to_str().unwrap();
@@ -203,7 +233,7 @@ fn p1_no_sandbox_reaches_the_socket_of_a_run() {
             assert!(answer.contains("403") || answer.contains("no way"), "{answer}");
             let _ = fs::remove_file(&link);
             // Its own is hidden, and its place cannot be moved or filled.
-            let hidden = second.join("interceptor");
+            let hidden = second.join(CONTROL);
             assert_eq!(sockets(&hidden).len(), 1);
             let hidden = hidden.display();
             let seen = b.inside(&format!(
@@ -216,7 +246,7 @@ fn p1_no_sandbox_reaches_the_socket_of_a_run() {
             assert!(!seen.contains("MOVED"), "{seen}");
             // The product itself finds nothing inside.
             let own_tools = format!(
-                "export XDG_RUNTIME_DIR={0}; {1} ps; \
+                "export XDG_STATE_HOME={0}; {1} ps; \
                  {1} ctl policy get {own}; true",
                 second.display(),
                 interceptor.display()
@@ -225,7 +255,7 @@ fn p1_no_sandbox_reaches_the_socket_of_a_run() {
             assert!(seen.contains("no runs") && seen.contains("you have no run"), "{seen}");
             // What the first sandbox's directory holds is refused to it by name, too.
             let seen = b.inside(&format!(
-                "export XDG_RUNTIME_DIR={}; {} ctl policy get {}; true",
+                "export XDG_STATE_HOME={}; {} ctl policy get {}; true",
                 first.display(),
                 interceptor.display(),
                 name("a")
@@ -314,7 +344,8 @@ fn a_user_gives_no_policy_that_reads_what_only_root_may() {
 fn a_run_without_sudo_is_listed_too_and_its_policy_is_settled() {
     Lab::test(|lab| {
         let account = Account::new(lab.directory());
-        let (runtime, before) = runtime(&account, "runtime");
+        let runtime = Runtime::of(&account);
+        let before = runtime.set();
         let config = json!({
             "group": account.group(),
             "access": [{ "group": account.group(), "own_policies": true }],
@@ -346,9 +377,9 @@ fn a_run_without_sudo_is_listed_too_and_its_policy_is_settled() {
         assert!(status == Some(1) && told.contains("is settled when it starts"), "{told}");
         assert_eq!(run.verdict("other.test"), "host_denied");
         // Inside, neither the socket is there nor another way to it.
-        let hidden = runtime.join("interceptor");
+        let hidden = runtime.0.join("interceptor");
         assert_eq!(sockets(&hidden).len(), 1);
-        assert_eq!(run.inside(&format!("ls -A {}", hidden.display())), "");
+        assert_eq!(run.inside(&format!("ls -A {} 2> /dev/null; true", hidden.display())), "");
         run.end();
         assert_eq!(fs::read_dir(&hidden).unwrap().count(), 0);
         daemon.finish();

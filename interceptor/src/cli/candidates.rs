@@ -12,7 +12,7 @@ use clap_complete::engine::{
 use interceptor_policy::Catalogue;
 use serde_json::Value;
 
-use super::daemon::client::{self, ApiError, ApiRequest};
+use super::daemon::client::{self, Address, ApiError, ApiRequest};
 use super::daemon::{SOCKET, block_on};
 use super::discovery;
 use super::live::place;
@@ -91,8 +91,9 @@ fn sandboxes() -> ArgValueCandidates {
 }
 
 fn of_daemon() -> Option<Vec<String>> {
+    let daemon = Address { path: SOCKET.into(), is_run: false };
     let asked = block_on(async {
-        let question = client::ask(Path::new(SOCKET), ApiRequest::get("/v1/sandboxes"));
+        let question = client::ask(&daemon, ApiRequest::get("/v1/sandboxes"));
         match tokio::time::timeout(PATIENCE, question).await {
             Ok(answer) => answer.map(Some),
             Err(_) => Ok::<_, ApiError>(None),

@@ -69,7 +69,7 @@ pub(super) fn ask(runs: Vec<RunSocket>) -> Vec<Value> {
 }
 
 async fn say(run: &RunSocket) -> Option<Value> {
-    let answer = client::ask(&run.path, ApiRequest::get("/v1/sandboxes")).await.ok()?;
+    let answer = client::ask(&run.address(), ApiRequest::get("/v1/sandboxes")).await.ok()?;
     let list: Value = serde_json::from_slice(&answer.body).ok()?;
     list["sandboxes"].as_array()?.first().cloned()
 }

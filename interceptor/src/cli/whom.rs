@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
-use crate::cli::daemon::client::ApiError;
+use crate::cli::daemon::client::{Address, ApiError};
 use crate::cli::daemon::{SOCKET, conclude_any};
 use crate::cli::live::place::{self, RunSocket};
 use crate::cli::person::Person;
@@ -14,8 +14,8 @@ use crate::cli::policy_file::printable;
 /// A control socket.
 #[derive(Debug)]
 pub(in crate::cli) struct Whom {
-    /// Its path, which holds while this value lives.
-    pub(in crate::cli) socket: PathBuf,
+    /// Its address, which holds while this value lives.
+    pub(in crate::cli) socket: Address,
     /// The run that it is of.
     pub(in crate::cli) run: Option<RunSocket>,
     /// Whether it was not named.
@@ -26,28 +26,37 @@ impl Whom {
     /// Who has this sandbox. A socket that was named decides.
     ///
     /// # Errors
-    /// If the user's runs cannot be listed.
+    /// If the user's runs cannot be listed, or several claim to be it.
     pub(in crate::cli) fn has(named: Option<PathBuf>, id: &str) -> anyhow::Result<Whom> {
         if named.is_some() {
             return Ok(Whom::daemon(named));
         }
-        let mut runs = own_runs()?;
-        let found = runs.iter().position(|run| run.id == id).map(|at| runs.swap_remove(at));
-        Ok(match found {
-            Some(run) => Whom { socket: run.path.clone(), run: Some(run), is_default: false },
-            None => Whom::daemon(None),
-        })
+        let mut found: Vec<RunSocket> =
+            own_runs()?.into_iter().filter(|run| run.id == id).collect();
+        if found.len() > 1 {
+            let paths: Vec<String> =
+                found.iter().map(|run| printable(&run.path.display().to_string())).collect();
+            bail!(
+                "{} sockets claim to be of the run {}, so none is asked: {}. Name one with \
+                 --control",
+                found.len(),
+                printable(id),
+                paths.join(" and ")
+            );
+        }
+        Ok(found.pop().map_or_else(|| Whom::daemon(None), Whom::of_run))
     }
 
     /// A run of the user's own.
     pub(in crate::cli) fn of_run(run: RunSocket) -> Whom {
-        Whom { socket: run.path.clone(), run: Some(run), is_default: false }
+        Whom { socket: run.address(), run: Some(run), is_default: false }
     }
 
     /// The daemon, at the usual place or another.
     pub(in crate::cli) fn daemon(named: Option<PathBuf>) -> Whom {
         let is_default = named.is_none();
-        Whom { socket: named.unwrap_or_else(|| SOCKET.into()), run: None, is_default }
+        let path = named.unwrap_or_else(|| SOCKET.into());
+        Whom { socket: Address { path, is_run: false }, run: None, is_default }
     }
 
     /// The exit status of a request about a sandbox.

@@ -38,7 +38,7 @@ use utoipa_axum::routes;
 
 use crate::ipc::ControlSocket;
 pub(crate) use approvals::{answer_of, question_text};
-pub(crate) use peer::outside_sandboxes;
+pub(crate) use peer::{is_in_sandbox, outside_sandboxes};
 pub(crate) use problem::ApiProblem;
 pub(crate) use process::Process;
 pub(crate) use server::serve;

@@ -190,6 +190,18 @@ pub(crate) fn outside_sandboxes(process: &Process) -> Result<(), &'static str> {
     outside(process, &[])
 }
 
+/// Whether a process is in a sandbox, as far as that can be told: without root's rights, only one
+/// of `interceptor run` is recognised.
+pub(crate) fn is_in_sandbox(process: &Process) -> Option<bool> {
+    // Nothing is told of one that /proc does not show, however long one waits.
+    process.number().ok()?;
+    match outside_sandboxes(process) {
+        Ok(()) => Some(false),
+        Err(LIVES) => Some(true),
+        Err(_) => None,
+    }
+}
+
 fn outside(process: &Process, enforced: &[u64]) -> Result<(), &'static str> {
     let path = process.cgroup().map_err(|error| unseen(process, &error))?;
     let mount = cgroup::mount_point().map_err(|error| {

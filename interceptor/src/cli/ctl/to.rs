@@ -25,7 +25,7 @@ impl DaemonClient {
     pub(super) fn value(&self, question: ApiRequest) -> anyhow::Result<Value> {
         let answer = self.ask(question)?;
         Ok(serde_json::from_slice(&answer.body).map_err(|error| ApiError::Malformed {
-            path: self.whom.socket.clone(),
+            path: self.whom.socket.path.clone(),
             what: format!("the response is not JSON: {error}"),
         })?)
     }

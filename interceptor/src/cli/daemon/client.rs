@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 use super::problem::DaemonProblem;
+use crate::control::{self, Process};
 
 /// The largest response accepted, in bytes.
 const LONGEST: usize = 64 << 20;
@@ -40,6 +41,14 @@ pub(in crate::cli) enum ApiError {
         /// The socket.
         path: PathBuf,
     },
+    /// Who listens there is not whom it should be.
+    #[error("nothing was asked at {path}: who listens there {why}", path = path.display())]
+    Impostor {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// The daemon's response is malformed or cut off.
     #[error("the daemon at {path} gave an unexpected answer: {what}", path = path.display())]
     Malformed {
@@ -56,12 +65,27 @@ pub(in crate::cli) enum ApiError {
     Output(#[from] io::Error),
 }
 
+/// A control socket.
+#[derive(Clone, Debug)]
+pub(in crate::cli) struct Address {
+    /// Its path.
+    pub(in crate::cli) path: PathBuf,
+    /// Whether a run should listen there: root, outside every sandbox. The directory is its user's.
+    pub(in crate::cli) is_run: bool,
+}
+
 /// A successful response.
 #[derive(Debug)]
 pub(in crate::cli) struct ApiResponse {
     /// Its body.
     pub(in crate::cli) body: Bytes,
+    /// The user who answered.
+    pub(in crate::cli) by: u32,
 }
+
+/// The user who answered, in the extensions of a response.
+#[derive(Clone, Copy, Debug)]
+struct AnsweredBy(u32);
 
 /// A request.
 #[derive(Debug)]
@@ -83,16 +107,17 @@ impl ApiRequest {
 
 /// Sends a request and reads the whole response.
 pub(in crate::cli) async fn ask(
-    socket: &Path,
+    socket: &Address,
     question: ApiRequest,
 ) -> Result<ApiResponse, ApiError> {
-    let malformed = |what: String| ApiError::Malformed { path: socket.to_owned(), what };
+    let malformed = |what: String| ApiError::Malformed { path: socket.path.clone(), what };
     let late = || malformed(format!("no answer within {} seconds", PATIENCE.as_secs()));
     let answer = begin(socket, question).await?;
+    let by = answer.extensions().get::<AnsweredBy>().map_or(u32::MAX, |by| by.0);
     let body = Limited::new(answer.into_body(), LONGEST).collect();
     let body = tokio::time::timeout(PATIENCE, body).await.map_err(|_| late())?;
     let body = body.map_err(|error| malformed(error.to_string()))?.to_bytes();
-    Ok(ApiResponse { body })
+    Ok(ApiResponse { body, by })
 }
 
 /// Connects, waiting if the listen queue is full.
@@ -108,13 +133,37 @@ async fn connect(socket: &Path) -> io::Result<UnixStream> {
     connected.and_then(UnixStream::from_std)
 }
 
+/// The user who listens at the other end, if it is whom the address says.
+///
+/// # Errors
+/// Else.
+fn server(stream: &UnixStream, socket: &Address) -> Result<u32, ApiError> {
+    let impostor = |why| ApiError::Impostor { path: socket.path.clone(), why };
+    let credentials = stream.peer_cred().map_err(|cause| unreachable(&socket.path, cause))?;
+    // The kernel noted both when the socket began to listen.
+    let process = Process::of(stream, credentials.pid().filter(|pid| *pid > 0)).ok();
+    let place = process.as_ref().and_then(control::is_in_sandbox);
+    if place == Some(true) {
+        return Err(impostor("is in a sandbox"));
+    }
+    if socket.is_run && credentials.uid() != 0 {
+        return Err(impostor("is not root, as a run is"));
+    }
+    if socket.is_run && process.is_none() {
+        return Err(impostor("has exited"));
+    }
+    Ok(credentials.uid())
+}
+
 /// Sends a request and waits for the head of a successful response.
 pub(in crate::cli) async fn begin(
-    socket: &Path,
+    address: &Address,
     question: ApiRequest,
 ) -> Result<Response<Incoming>, ApiError> {
+    let socket = address.path.as_path();
     let malformed = |what: String| ApiError::Malformed { path: socket.to_owned(), what };
     let stream = connect(socket).await.map_err(|cause| unreachable(socket, cause))?;
+    let by = server(&stream, address)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| malformed(error.to_string()))?;
@@ -131,13 +180,14 @@ pub(in crate::cli) async fn begin(
     };
     let request = request.body(Full::new(body)).map_err(|error| malformed(error.to_string()))?;
     let answer = tokio::time::timeout(PATIENCE, sender.send_request(request)).await;
-    let answer = answer
+    let mut answer = answer
         .map_err(|_| malformed(format!("no answer within {} seconds", PATIENCE.as_secs())))?
         .map_err(|error| match is_ours(socket) {
             true => malformed(error.to_string()),
             false => ApiError::Foreign { path: socket.to_owned() },
         })?;
     if answer.status().is_success() {
+        answer.extensions_mut().insert(AnsweredBy(by));
         return Ok(answer);
     }
     let status: StatusCode = answer.status();

@@ -1,13 +1,12 @@
 //! Server-sent events: the audit stream of a sandbox as it happens.
 
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::client::{self, ApiError, ApiRequest};
+use super::client::{self, Address, ApiError, ApiRequest};
 
 /// The largest event accepted, in bytes.
 const LONGEST: usize = 1 << 20;
@@ -40,7 +39,7 @@ pub(in crate::cli) fn path(sandbox: &str, query: &[(&str, String)]) -> String {
 
 /// Calls `each` with every event until the stream ends, the time is up or the user interrupts.
 pub(in crate::cli) fn follow(
-    socket: &Path,
+    socket: &Address,
     path: &str,
     limit: Option<Duration>,
     mut each: impl FnMut(Event) -> io::Result<()>,
@@ -66,7 +65,7 @@ pub(in crate::cli) fn follow(
             };
             let Some(frame) = frame else { return Ok(()) };
             let frame = frame.map_err(|error| ApiError::Malformed {
-                path: socket.to_owned(),
+                path: socket.path.clone(),
                 what: format!("the stream broke off: {error}"),
             })?;
             for event in frame.data_ref().map(|data| events.add(data)).into_iter().flatten() {

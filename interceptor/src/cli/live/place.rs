@@ -1,5 +1,7 @@
 //! Where the control sockets of a user's runs are: `$XDG_RUNTIME_DIR/interceptor`, or below the
-//! user's state where there is no such directory. Only the user and root reach either.
+//! user's state where there is no such directory. Only the user and root reach either, and no
+//! sandbox: it has a `/run` of its own, and the state is hidden. A runtime directory elsewhere
+//! would be the sandbox's too, so it does not count.
 //!
 //! A socket is called after its sandbox, with a random part, so that no run ever takes the place of
 //! another's socket. One that a killed run left refuses connections, and is removed by whoever
@@ -14,10 +16,13 @@ use std::time::{Duration, SystemTime};
 
 use nix::dir::Dir;
 use nix::fcntl::{OFlag, open};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt,
+};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::cli::daemon::client::Address;
 use crate::cli::history;
 use crate::cli::person::Person;
 use crate::files;
@@ -27,6 +32,8 @@ use crate::sandbox::launch;
 
 /// The directory of sockets in the runtime directory, which no other program uses.
 const IN_RUNTIME: &str = "interceptor";
+/// Where runtime directories are, as systemd and elogind make them. Each sandbox has its own.
+const RUN: &str = "/run";
 /// The directory of sockets in the state directory.
 const IN_STATE: &str = "control";
 /// How the name of a socket ends.
@@ -48,6 +55,13 @@ pub(in crate::cli) struct RunSocket {
     /// A path that leads to it while this value lives.
     pub(in crate::cli) path: PathBuf,
     _directory: Arc<OwnedFd>,
+}
+
+impl RunSocket {
+    /// Where it is asked.
+    pub(in crate::cli) fn address(&self) -> Address {
+        Address { path: self.path.clone(), is_run: true }
+    }
 }
 
 /// Listens for a run of the person's. The socket is the person's.
@@ -115,6 +129,9 @@ fn in_runtime(person: &Person, make: bool) -> io::Result<OwnedFd> {
     if status.st_uid != person.identity.uid || status.st_mode & 0o077 != 0 {
         return Err(files::unfit("XDG_RUNTIME_DIR is not the user's alone"));
     }
+    if !fs::read_link(format!("/proc/self/fd/{}", runtime.as_raw_fd()))?.starts_with(RUN) {
+        return Err(files::unfit("XDG_RUNTIME_DIR is not below /run"));
+    }
     private(history::child(&runtime, Path::new(IN_RUNTIME), make, person)?)
 }
 
@@ -130,7 +147,8 @@ fn private(directory: OwnedFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// The sockets in a directory behind which a process listens. Removes the others.
+/// The sockets in a directory behind which root's process listens, as a run is. Removes those
+/// behind which nobody does.
 fn list(directory: OwnedFd) -> io::Result<Vec<RunSocket>> {
     let directory = Arc::new(directory);
     let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -149,13 +167,17 @@ fn list(directory: OwnedFd) -> io::Result<Vec<RunSocket>> {
             continue;
         }
         let own = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
-        if is_dead(&own) {
-            // Another process may have removed it.
-            let _ = unlinkat(&*directory, name, UnlinkatFlags::NoRemoveDir);
-        } else if !is_unborn {
-            let plain = path.join(name);
-            let path = if plain.as_os_str().len() <= LONGEST { plain } else { own };
-            found.push(RunSocket { id: id.to_owned(), path, _directory: directory.clone() });
+        match listener(&own) {
+            Listener::None => {
+                // Another process may have removed it.
+                let _ = unlinkat(&*directory, name, UnlinkatFlags::NoRemoveDir);
+            }
+            Listener::Root if !is_unborn => {
+                let plain = path.join(name);
+                let path = if plain.as_os_str().len() <= LONGEST { plain } else { own };
+                found.push(RunSocket { id: id.to_owned(), path, _directory: directory.clone() });
+            }
+            Listener::Root | Listener::Other => {}
         }
     }
     Ok(found)
@@ -176,15 +198,27 @@ fn is_old(modified: i64) -> bool {
     modified.elapsed().is_ok_and(|age| age > UNBORN)
 }
 
-/// Whether nobody listens there any more. Does not wait: a run that is stopped, or has many
-/// visitors, lives.
-fn is_dead(path: &Path) -> bool {
+/// Who listens at a socket.
+enum Listener {
+    None,
+    /// Root, or whoever is too busy to tell.
+    Root,
+    Other,
+}
+
+/// Who listens there. Does not wait: a run that is stopped, or has many visitors, lives.
+fn listener(path: &Path) -> Listener {
     let kind = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let refused = || {
+    let by = || {
         let own = socket(AddressFamily::Unix, SockType::Stream, kind, None)?;
-        connect(own.as_raw_fd(), &UnixAddr::new(path)?)
+        connect(own.as_raw_fd(), &UnixAddr::new(path)?)?;
+        getsockopt(&own, sockopt::PeerCredentials)
     };
-    refused() == Err(nix::errno::Errno::ECONNREFUSED)
+    match by() {
+        Err(nix::errno::Errno::ECONNREFUSED) => Listener::None,
+        Ok(by) if by.uid() != 0 => Listener::Other,
+        _ => Listener::Root,
+    }
 }
 
 #[cfg(test)]
@@ -196,7 +230,7 @@ mod tests {
     const USER: u32 = 54321;
 
     fn place() -> (tempfile::TempDir, PathBuf, Person) {
-        let place = tempfile::tempdir().unwrap();
+        let place = tempfile::tempdir_in(RUN).unwrap();
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let owned = |name: &str| {
             let path = place.path().join(name);
@@ -266,6 +300,22 @@ mod tests {
         assert_eq!(fs::read_dir(&state).unwrap().count(), 1);
         assert_eq!(ids(&person), ["web"]);
         drop(socket);
+        // One that is elsewhere, or leads there, is not used.
+        let elsewhere = tempfile::tempdir().unwrap();
+        chown(elsewhere.path(), Some(USER), Some(USER)).unwrap();
+        fs::set_permissions(elsewhere.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let link = place.path().join("link");
+        symlink(elsewhere.path(), &link).unwrap();
+        let home = place.path().join("home");
+        for named in [elsewhere.path(), &link] {
+            let typed =
+                [("HOME", home.to_str().unwrap()), ("XDG_RUNTIME_DIR", named.to_str().unwrap())];
+            let person = Person::with_variables(USER, &typed);
+            let socket = bind(&person, "web").unwrap();
+            assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+            assert_eq!(fs::read_dir(&state).unwrap().count(), 1);
+            drop(socket);
+        }
         // A link to elsewhere in its place is not followed.
         fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).unwrap();
         let elsewhere = place.path().join("elsewhere");
