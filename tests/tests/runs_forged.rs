@@ -106,6 +106,51 @@ fn a_sandbox_makes_no_socket_that_is_taken_for_a_runs() {
 }
 
 #[test]
+fn root_edits_no_file_that_a_users_socket_names() {
+    Lab::test(|lab| {
+        let account = Account::new(lab.directory());
+        let policy = json!({ "network": { "allow": ["one.test"] } });
+        let roots = lab.directory().join("roots.json");
+        fs::write(&roots, policy.to_string()).unwrap();
+        let own = account.file("own.json", &policy.to_string());
+        let socket = state(&account).join("web@abcdefgh.sock");
+        let add =
+            |value: &str| json!([{ "op": "add", "path": "/network/allow/-", "value": value }]);
+        let answers = |file: &Path, patch: &Value| {
+            json!({
+                "/v1/approvals": [{ "id": "q1", "sandbox": "web", "patches": [
+                    { "patch": patch, "wider": false }] }],
+                "/v1/approvals/q1": { "id": "q1", "lease": {} },
+                "/v1/sandboxes/web": { "policy_file": file, "policy": policy },
+            })
+        };
+        let approve = |options: &[&str]| {
+            let approve = ["ctl", "approve", "q1", "--always"];
+            typed(&account, "set -- sudo \"$@\"", &[&approve, options].concat())
+        };
+        let named = ["--control", socket.to_str().unwrap()];
+        for (file, patch, options, why) in [
+            // Not root, so no run: nobody asks there by himself.
+            (&own, add("two.test"), &[][..], "cannot reach the daemon"),
+            (&roots, add("two.test"), &named, "Permission denied"),
+            // What makes no policy, or is no edit of one.
+            (&own, add("not a host"), &named, "/network/allow"),
+            (&own, json!([{ "op": "add", "path": "/netwrok", "value": {} }]), &named, "patch"),
+        ] {
+            let _forged = Forged::serve(&account, &socket, &answers(file, &patch));
+            let (status, said) = approve(options);
+            assert_eq!(fs::read_to_string(file).unwrap(), policy.to_string(), "{said}");
+            assert!(status == Some(2) && said.contains(why), "{said}");
+            let _ = fs::remove_file(&socket);
+        }
+        // What the user may edit is edited.
+        let _forged = Forged::serve(&account, &socket, &answers(&own, &add("two.test")));
+        let (_, said) = approve(&named);
+        assert!(fs::read_to_string(&own).unwrap().contains("two.test"), "{said}");
+    });
+}
+
+#[test]
 fn of_two_sockets_that_claim_one_run_neither_is_asked() {
     Lab::test(|lab| {
         let account = Account::new(lab.directory());

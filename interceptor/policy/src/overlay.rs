@@ -92,7 +92,10 @@ impl Patch {
     }
 
     /// Whether each operation stays within what a lease may change.
-    fn within_bounds(&self) -> Result<(), OverlayError> {
+    ///
+    /// # Errors
+    /// Else, with the first that does not.
+    pub fn within_bounds(&self) -> Result<(), OverlayError> {
         use json_patch::PatchOperation::{Add, Copy, Move, Remove, Replace, Test};
         for operation in self.0.iter() {
             let (path, from) = match operation {

@@ -15,6 +15,7 @@ use super::sandboxes;
 use super::to::DaemonClient;
 use crate::cli::daemon::client::ApiRequest;
 use crate::cli::daemon::events::{self, encoded};
+use crate::cli::person::Person;
 use crate::cli::policy_file::{printable, printable_json};
 use crate::cli::table;
 use crate::words;
@@ -254,7 +255,7 @@ struct Always {
 
 impl Always {
     fn prepare(to: &DaemonClient, sandbox: &str, patch: &Value) -> anyhow::Result<Always> {
-        let shown = to.get(&sandboxes::path(sandbox))?;
+        let (shown, by) = to.get_with_user(&sandboxes::path(sandbox))?;
         let Some(file) = shown["policy_file"].as_str().map(PathBuf::from) else {
             bail!(
                 "the policy of {} has no file; replace it: interceptor ctl policy put",
@@ -262,7 +263,10 @@ impl Always {
             );
         };
         let patch = Patch::from_value(patch.clone()).context("the question's patch")?;
-        let edit = PolicyEdit::prepare(&file, &shown["policy"], &patch)?;
+        // A run's policy is the person's, and whoever is not root does not say what root edits.
+        let is_roots = to.whom.run.is_none() && by == 0;
+        let person = if is_roots { None } else { Some(Person::invoking()?) };
+        let edit = PolicyEdit::prepare(&file, &shown["policy"], &patch, person.as_ref())?;
         Ok(Always { sandbox: sandbox.to_owned(), file, edit })
     }
 
@@ -300,13 +304,20 @@ fn whose<'a>(
     all: &'a [DaemonClient],
     id: &str,
 ) -> anyhow::Result<(&'a DaemonClient, Option<Value>)> {
-    for (to, list) in all.iter().zip(asked(all)?) {
-        if let Some(question) = list.into_iter().find(|one| one["id"] == *id) {
-            return Ok((to, Some(question)));
+    let asked = all.iter().zip(asked(all)?);
+    let mut found = asked.filter_map(|(to, list)| {
+        let question = list.into_iter().find(|one| one["id"] == *id)?;
+        Some((to, Some(question)))
+    });
+    if let Some(first) = found.next() {
+        if found.next().is_some() {
+            bail!("several runs ask {}: name the socket of one with --control", printable(id));
         }
+        return Ok(first);
     }
-    let answers = |to: &&DaemonClient| to.get("/healthz").is_ok();
-    let last = all.iter().rev().find(answers).or(all.last());
+    let healthy: Vec<_> = all.iter().map(|to| to.get("/healthz")).collect();
+    let answers = all.iter().zip(healthy).rev().find(|(_, health)| health.is_ok());
+    let last = answers.map(|(to, _)| to).or(all.last());
     last.map(|to| (to, None)).context("no daemon and no run answers")
 }
 

@@ -1,5 +1,8 @@
-//! Writes an edit into a policy's file, often as root in a directory that somebody else may change.
-//! So one descriptor is read, compared and written, and no path is opened twice.
+//! Writes an edit into a policy's file, in a directory that somebody else may change. So one
+//! descriptor is read, compared and written, and no path is opened twice.
+//!
+//! A daemon says which file to edit, and how. Root's rights count only if root's own daemon says
+//! so, and in any case what is edited must be a policy, and stay one.
 //!
 //! The file keeps its inode: the mounts that hide it from a running sandbox would not cover a
 //! replacement.
@@ -14,6 +17,9 @@ use interceptor_policy::{MAX_BYTES, Patch, edited, strict_json};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use crate::cli::person::Person;
+use crate::cli::policy_file::{describe, printable};
+use crate::cli::registries;
 use crate::fleet::hide_keys;
 
 /// An edit to a policy's file that is not written yet.
@@ -24,14 +30,26 @@ pub(super) struct PolicyEdit {
 }
 
 impl PolicyEdit {
-    /// Prepares the edit of a file that must still hold the policy in force, as the API shows it.
+    /// Prepares the edit of a file that must still hold the policy in force, as the API shows it,
+    /// with the rights of a person, or this process's.
     ///
     /// # Errors
-    /// If the file is not what it was, or the edit cannot be written into it.
-    pub(super) fn prepare(path: &Path, in_force: &Value, patch: &Patch) -> anyhow::Result<Self> {
-        let name = || format!("the policy file {}", path.display());
+    /// If the file is not what it was, or the edit cannot be written into it, or is none that a
+    /// question proposes.
+    pub(super) fn prepare(
+        path: &Path,
+        in_force: &Value,
+        patch: &Patch,
+        person: Option<&Person>,
+    ) -> anyhow::Result<Self> {
+        let name = || format!("the policy file {}", printable(&path.display().to_string()));
+        patch.within_bounds().context("the question's patch")?;
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-        let opened = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
+        let open = || OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
+        let opened = match person {
+            Some(person) => person.act(open),
+            None => open(),
+        };
         let mut file = opened.with_context(name)?;
         let found = file.metadata().with_context(name)?;
         if !found.is_file() || found.nlink() != 1 {
@@ -48,7 +66,15 @@ impl PolicyEdit {
                 name()
             );
         }
-        Ok(PolicyEdit { file, text: edited(&before, patch).with_context(name)? })
+        let text = edited(&before, patch).with_context(name)?;
+        let catalogue = registries::catalogue(None)?;
+        for text in [&before, &text] {
+            let errors = interceptor_policy::check(text, &catalogue).errors;
+            if let Some(problem) = errors.first() {
+                bail!("{}, with the edit or without: {}", name(), describe(problem));
+            }
+        }
+        Ok(PolicyEdit { file, text })
     }
 
     /// The edited document as strict JSON.
@@ -105,7 +131,7 @@ mod tests {
         let path = home.path().join("p.jsonc");
         std::fs::write(&path, TEXT).unwrap();
         let before = std::fs::metadata(&path).unwrap().ino();
-        PolicyEdit::prepare(&path, &shown(), &patch()).unwrap().write().unwrap();
+        PolicyEdit::prepare(&path, &shown(), &patch(), None).unwrap().write().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, TEXT.replace(r#"["a.test"]"#, r#"["a.test", "b.test"]"#));
         assert_eq!(std::fs::metadata(&path).unwrap().ino(), before);
@@ -117,15 +143,37 @@ mod tests {
         let (real, path) = (home.path().join("real"), home.path().join("p.jsonc"));
         std::fs::write(&real, TEXT).unwrap();
         std::os::unix::fs::symlink(&real, &path).unwrap();
-        PolicyEdit::prepare(&path, &shown(), &patch()).unwrap_err();
+        PolicyEdit::prepare(&path, &shown(), &patch(), None).unwrap_err();
         std::fs::remove_file(&path).unwrap();
         std::fs::hard_link(&real, &path).unwrap();
-        PolicyEdit::prepare(&path, &shown(), &patch()).unwrap_err();
+        PolicyEdit::prepare(&path, &shown(), &patch(), None).unwrap_err();
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "root:x:0:0::/root:/bin/sh\n").unwrap();
-        PolicyEdit::prepare(&path, &shown(), &patch()).unwrap_err();
+        PolicyEdit::prepare(&path, &shown(), &patch(), None).unwrap_err();
         std::fs::write(&path, TEXT.replace("a.test", "c.test")).unwrap();
-        PolicyEdit::prepare(&path, &shown(), &patch()).unwrap_err();
+        PolicyEdit::prepare(&path, &shown(), &patch(), None).unwrap_err();
         assert_eq!(std::fs::read_to_string(&real).unwrap(), TEXT);
+    }
+    #[test]
+    fn only_a_policy_is_edited_and_only_as_a_question_proposes() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("p.jsonc");
+        let edit = |text: &str, shown: Value, patch: Value| {
+            std::fs::write(&path, text).unwrap();
+            let patch = Patch::from_value(patch).unwrap();
+            let prepared = PolicyEdit::prepare(&path, &shown, &patch, None);
+            prepared.map(drop).map_err(|error| format!("{error:#}"))
+        };
+        let add = |path: &str, value: Value| json!([{ "op": "add", "path": path, "value": value }]);
+        let host = add("/network/allow/-", "b.test".into());
+        edit(TEXT, shown(), host.clone()).unwrap();
+        let no_host = edit(TEXT, shown(), add("/network/allow/-", "not a host".into()));
+        assert!(no_host.unwrap_err().contains("/network/allow/1"));
+        for pointer in ["/upstream", "/credentials/x", "/netwrok", "/credentials_v2/own/hosts"] {
+            let beyond = edit(TEXT, shown(), add(pointer, json!({}))).unwrap_err();
+            assert!(beyond.contains("the question's patch"), "{beyond}");
+        }
+        let other = json!({ "scripts": {}, "network": { "allow": [] } });
+        edit(&other.to_string(), other.clone(), host).unwrap_err();
     }
 }

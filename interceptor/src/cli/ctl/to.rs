@@ -23,11 +23,20 @@ impl DaemonClient {
 
     /// Sends a request and parses the JSON response.
     pub(super) fn value(&self, question: ApiRequest) -> anyhow::Result<Value> {
-        let answer = self.ask(question)?;
+        self.parsed(&self.ask(question)?)
+    }
+
+    fn parsed(&self, answer: &ApiResponse) -> anyhow::Result<Value> {
         Ok(serde_json::from_slice(&answer.body).map_err(|error| ApiError::Malformed {
             path: self.whom.socket.path.clone(),
             what: format!("the response is not JSON: {error}"),
         })?)
+    }
+
+    /// GETs a path, and the user who answered.
+    pub(super) fn get_with_user(&self, path: &str) -> anyhow::Result<(Value, u32)> {
+        let answer = self.ask(ApiRequest::get(path))?;
+        Ok((self.parsed(&answer)?, answer.by))
     }
 
     /// GETs a path.
