@@ -2,6 +2,7 @@
 //! sandbox.
 
 use std::fs;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +11,8 @@ use interceptor_tests::Lab;
 use interceptor_tests::conversing::{Conversing, typed};
 use interceptor_tests::people::{Account, text};
 use interceptor_tests::sandbox::binary;
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use serde_json::{Value, json};
 
 /// Where the sockets are in a directory for state.
@@ -268,6 +271,21 @@ fn p1_no_sandbox_reaches_the_socket_of_a_run() {
     });
 }
 
+/// Connects until nobody else can.
+fn fill(path: &Path) -> Vec<OwnedFd> {
+    let kind = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let address = UnixAddr::new(path).unwrap();
+    let mut visitors = Vec::new();
+    loop {
+        let visitor = socket(AddressFamily::Unix, SockType::Stream, kind, None).unwrap();
+        match connect(visitor.as_raw_fd(), &address) {
+            Err(Errno::EAGAIN) => return visitors,
+            connected => connected.unwrap(),
+        }
+        visitors.push(visitor);
+    }
+}
+
 #[test]
 fn a_stopped_run_does_not_hold_up_the_list() {
     Lab::test(|lab| {
@@ -277,13 +295,27 @@ fn a_stopped_run_does_not_hold_up_the_list() {
         let run = Conversing::start(&account, "true", &options, &said);
         let pid = run.pid();
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
-        let (status, listed) = typed(&account, "true", &["ps"]);
+        // A hang ends with another status.
+        let within = "set -- timeout 50 \"$@\"";
+        let state = account.home().join(".local/state").join(CONTROL);
+        let mut visitors = Vec::new();
+        for is_full in [false, true] {
+            // As after many visits: a blocking connect would wait until the run goes on.
+            if is_full {
+                visitors = fill(&sockets(&state)[0]);
+            }
+            let (status, listed) = typed(&account, within, &["ps"]);
+            assert_eq!(status, Some(0), "{listed}");
+            assert!(
+                listed.contains(account.name()) && listed.contains("(does not answer)"),
+                "{listed}"
+            );
+            let (_, told) = typed(&account, within, &["ctl", "approvals"]);
+            let silent = format!("the run {} does not answer", account.name());
+            assert!(told.contains(&silent) && told.contains("cannot reach the daemon"), "{told}");
+        }
         run.go_on();
-        assert_eq!(status, Some(0), "{listed}");
-        assert!(
-            listed.contains(account.name()) && listed.contains("(does not answer)"),
-            "{listed}"
-        );
+        drop(visitors);
         run.end();
     });
 }

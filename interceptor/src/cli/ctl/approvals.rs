@@ -105,7 +105,7 @@ pub(super) fn list(all: &[DaemonClient], watch: bool) -> anyhow::Result<()> {
 
 /// The questions of all daemons and runs; an error if none of them answers.
 fn asked(all: &[DaemonClient]) -> anyhow::Result<Vec<Vec<Value>>> {
-    let lists: Vec<anyhow::Result<Value>> = all.iter().map(|to| to.get("/v1/approvals")).collect();
+    let lists = DaemonClient::get_of_all(all, "/v1/approvals");
     if lists.iter().all(Result::is_err) {
         lists.into_iter().next_back().transpose()?;
         return Ok(Vec::new());
@@ -315,7 +315,7 @@ fn whose<'a>(
         }
         return Ok(first);
     }
-    let healthy: Vec<_> = all.iter().map(|to| to.get("/healthz")).collect();
+    let healthy = DaemonClient::get_of_all(all, "/healthz");
     let answers = all.iter().zip(healthy).rev().find(|(_, health)| health.is_ok());
     let last = answers.map(|(to, _)| to).or(all.last());
     last.map(|to| (to, None)).context("no daemon and no run answers")

@@ -36,12 +36,17 @@ pub(super) struct Lease {
 }
 
 /// `ctl leases`: the leases of one sandbox, or of all.
-pub(super) fn list(all: &[&DaemonClient], sandbox: Option<&str>) -> anyhow::Result<()> {
+pub(super) fn list(all: &[DaemonClient], sandbox: Option<&str>) -> anyhow::Result<()> {
     let mut leases = Vec::new();
     let mut failed = None;
     let mut answered = false;
-    for to in all {
-        match of(to, sandbox) {
+    let sandboxes = match sandbox {
+        Some(id) => all.iter().map(|_| Ok(vec![id.to_owned()])).collect(),
+        None => DaemonClient::get_of_all(all, "/v1/sandboxes").into_iter().map(ids).collect(),
+    };
+    let sandboxes: Vec<anyhow::Result<Vec<String>>> = sandboxes;
+    for (to, ids) in all.iter().zip(sandboxes) {
+        match ids.and_then(|ids| of(to, ids)) {
             Ok(mut found) => {
                 answered = true;
                 leases.append(&mut found);
@@ -56,16 +61,15 @@ pub(super) fn list(all: &[&DaemonClient], sandbox: Option<&str>) -> anyhow::Resu
     }
 }
 
-/// The leases of one sandbox, or of all that this daemon or run has.
-fn of(to: &DaemonClient, sandbox: Option<&str>) -> anyhow::Result<Vec<Value>> {
-    let ids: Vec<String> = match sandbox {
-        Some(id) => vec![id.to_owned()],
-        None => {
-            let all = to.get("/v1/sandboxes")?;
-            let all = all["sandboxes"].as_array().into_iter().flatten();
-            all.filter_map(|one| one["id"].as_str()).map(str::to_owned).collect()
-        }
-    };
+/// The ids in a list of sandboxes.
+fn ids(list: anyhow::Result<Value>) -> anyhow::Result<Vec<String>> {
+    let list = list?;
+    let all = list["sandboxes"].as_array().into_iter().flatten();
+    Ok(all.filter_map(|one| one["id"].as_str()).map(str::to_owned).collect())
+}
+
+/// The leases of these sandboxes.
+fn of(to: &DaemonClient, ids: Vec<String>) -> anyhow::Result<Vec<Value>> {
     let mut leases = Vec::new();
     for id in ids {
         let of = to.get(&format!("{}/leases", sandboxes::path(&id)))?;

@@ -156,11 +156,12 @@ pub fn run(arguments: Ctl) -> anyhow::Result<ExitCode> {
         Command::Refuse { id } => {
             all_of(&control, json).and_then(|all| approvals::refuse(&all, &id))
         }
-        Command::Leases { sandbox: Some(id) } => {
-            of(&id).and_then(|to| to.whom.explain(&id, leases::list(&[&to], Some(&id))))
+        Command::Leases { sandbox: Some(id) } => of(&id).and_then(|to| {
+            to.whom.explain(&id, leases::list(std::slice::from_ref(&to), Some(&id)))
+        }),
+        Command::Leases { sandbox: None } => {
+            all_of(&control, json).and_then(|all| leases::list(&all, None))
         }
-        Command::Leases { sandbox: None } => all_of(&control, json)
-            .and_then(|all| leases::list(&all.iter().collect::<Vec<_>>(), None)),
         Command::Lease(arguments) => {
             let id = arguments.sandbox.clone();
             of(&id).and_then(|to| to.whom.explain(&id, leases::give(&to, &arguments)))

@@ -1,13 +1,21 @@
 //! The daemon or run to ask, and how to print its responses.
 
 use std::io::{self, Write};
+use std::thread;
+use std::time::Duration;
 
+use anyhow::bail;
 use serde_json::Value;
 
 use super::super::daemon::block_on;
 use super::super::daemon::client::{self, ApiError, ApiRequest, ApiResponse};
 use super::print;
+use crate::cli::policy_file::printable;
 use crate::cli::whom::Whom;
+use crate::notice;
+
+/// How long to wait for each of several.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The daemon or run, and how to print its responses.
 pub(super) struct DaemonClient {
@@ -31,6 +39,31 @@ impl DaemonClient {
             path: self.whom.socket.path.clone(),
             what: format!("the response is not JSON: {error}"),
         })?)
+    }
+
+    /// GETs a path of each at once, within seconds where there are several: one may be stopped.
+    pub(super) fn get_of_all(all: &[DaemonClient], path: &str) -> Vec<anyhow::Result<Value>> {
+        let [_, _, ..] = all else { return all.iter().map(|to| to.get(path)).collect() };
+        let get = |to: &DaemonClient| {
+            let asked = block_on(async {
+                let asking = client::ask(&to.whom.socket, ApiRequest::get(path));
+                tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| {
+                    let what = format!("no answer within {} seconds", PATIENCE.as_secs());
+                    Err(ApiError::Malformed { path: to.whom.socket.path.clone(), what })
+                })
+            });
+            if let (Err(ApiError::Malformed { .. }), Some(run)) = (&asked, &to.whom.run) {
+                notice::warning(format_args!("the run {} does not answer", printable(&run.id)));
+            }
+            to.parsed(&asked?)
+        };
+        thread::scope(|scope| {
+            let asking: Vec<_> = all.iter().map(|to| scope.spawn(|| get(to))).collect();
+            let ended = |one: thread::ScopedJoinHandle<'_, _>| {
+                one.join().unwrap_or_else(|_| bail!("a thread ended early"))
+            };
+            asking.into_iter().map(ended).collect()
+        })
     }
 
     /// GETs a path, and the user who answered.

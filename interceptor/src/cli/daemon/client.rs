@@ -20,6 +20,8 @@ use crate::control::{self, Process};
 const LONGEST: usize = 64 << 20;
 /// Time limit for a response to begin and, except for event streams, to end.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long to wait before each further attempt to connect.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// Why a request to the daemon failed.
 #[derive(Debug, thiserror::Error)]
@@ -122,15 +124,19 @@ pub(in crate::cli) async fn ask(
 
 /// Connects, waiting if the listen queue is full.
 async fn connect(socket: &Path) -> io::Result<UnixStream> {
-    let socket = socket.to_owned();
-    // A non-blocking socket fails with EAGAIN if the queue is full (connect(2)).
-    let connecting = tokio::task::spawn_blocking(move || {
-        let stream = std::os::unix::net::UnixStream::connect(socket)?;
-        stream.set_nonblocking(true)?;
-        Ok(stream)
-    });
-    let connected = connecting.await.map_err(io::Error::other)?;
-    connected.and_then(UnixStream::from_std)
+    let late = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match UnixStream::connect(socket).await {
+            // A full queue (connect(2)). A blocking connect would hold this process up for as long
+            // as the daemon is stopped.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            connected => return connected,
+        }
+        if tokio::time::Instant::now() > late {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
 }
 
 /// The user who listens at the other end, if it is whom the address says.
@@ -218,6 +224,7 @@ fn unreachable(socket: &Path, cause: io::Error) -> ApiError {
         io::ErrorKind::ConnectionRefused => {
             "; the daemon exited and left its socket behind: restart it with `interceptor serve`"
         }
+        io::ErrorKind::TimedOut => "; it accepts no connections: it may be stopped",
         _ => "",
     };
     ApiError::Unreachable { path: socket.to_owned(), cause, remedy }

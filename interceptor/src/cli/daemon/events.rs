@@ -45,7 +45,10 @@ pub(in crate::cli) fn follow(
     mut each: impl FnMut(Event) -> io::Result<()>,
 ) -> Result<(), ApiError> {
     super::block_on(async {
-        let answer = client::begin(socket, ApiRequest::get(path)).await?;
+        let answer = tokio::select! {
+            answer = client::begin(socket, ApiRequest::get(path)) => answer?,
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        };
         let mut body = answer.into_body();
         let mut events = EventParser::default();
         let deadline = limit.map(|limit| tokio::time::Instant::now() + limit);

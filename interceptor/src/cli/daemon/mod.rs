@@ -14,11 +14,14 @@ use crate::notice;
 /// The control socket's default path.
 pub(super) const SOCKET: &str = "/run/interceptor/control.sock";
 
-/// Runs a future on a runtime of its own.
+/// Runs a future on a runtime of its own. What it started and did not end is left behind.
 pub(super) fn block_on<T>(
     future: impl Future<Output = Result<T, ApiError>>,
 ) -> Result<T, ApiError> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(future);
+    runtime.shutdown_background();
+    outcome
 }
 
 /// The exit status of a request. Reports a refusal itself; leaves other errors to the caller.
