@@ -321,6 +321,25 @@ fn a_stopped_run_does_not_hold_up_the_list() {
 }
 
 #[test]
+fn a_visitor_that_has_gone_is_no_refused_peer() {
+    Lab::test(|lab| {
+        let account = Account::new(lab.directory());
+        let said = lab.directory().join("said");
+        let options = ["--profile=unrestricted", "--name", account.name()];
+        let run = Conversing::start(&account, "true", &options, &said);
+        nix::sys::signal::kill(run.pid(), nix::sys::signal::Signal::SIGSTOP).unwrap();
+        // It looks whether the run lives, asks it, and is gone before it is heard.
+        typed(&account, "true", &["ps"]);
+        run.go_on();
+        // Whoever comes later is heard later.
+        let (_, listed) = typed(&account, "true", &["ctl", "sandboxes", "show", account.name()]);
+        assert!(listed.contains("allowed"), "{listed}");
+        let said = run.end();
+        assert!(!said.contains("refused a peer"), "{said}");
+    });
+}
+
+#[test]
 fn a_user_gives_no_policy_that_reads_what_only_root_may() {
     Lab::test(|lab| {
         let account = Account::new(lab.directory());

@@ -110,6 +110,11 @@ impl Peer {
         self.0.is_owner
     }
 
+    /// Whether nothing is known of it but that it has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.0.found == Err(ENDED)
+    }
+
     /// The user it runs as.
     pub(super) fn uid(&self) -> u32 {
         self.0.uid

@@ -144,7 +144,10 @@ impl Peers {
     }
 
     fn turn_away(&mut self, stream: UnixStream, peer: &Peer, problem: &ApiProblem) {
-        if let Some(times) = self.door.log() {
+        // One that has gone again asked nothing: so does whoever looks whether a daemon listens.
+        if peer.has_ended() {
+            tracing::debug!(%peer, why = problem.detail, "a peer of the control socket has gone");
+        } else if let Some(times) = self.door.log() {
             tracing::warn!(
                 %peer,
                 why = problem.detail,
