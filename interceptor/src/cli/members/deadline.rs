@@ -47,7 +47,7 @@ mod tests {
     fn it_is_late_only_when_its_time_is_over() {
         let (said, heard) = channel();
         let tell = said.clone();
-        let deadline = Deadline::begin(LONG, move || drop(tell.send("early"))).unwrap();
+        let deadline = Deadline::begin(LONG, move || tell.send("early").unwrap()).unwrap();
         for _ in 0..1000 {
             deadline.thread.thread().unpark();
             std::thread::yield_now();
@@ -55,7 +55,7 @@ mod tests {
         deadline.met();
         assert!(heard.try_recv().is_err());
         let tell = said.clone();
-        let deadline = Deadline::begin(Duration::ZERO, move || drop(tell.send("late"))).unwrap();
+        let deadline = Deadline::begin(Duration::ZERO, move || tell.send("late").unwrap()).unwrap();
         assert_eq!(heard.recv().unwrap(), "late");
         deadline.met();
     }
