@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -156,6 +158,46 @@ pub enum KeySource {
     Env(String),
     /// In this file. A trailing newline is dropped.
     File(PathBuf),
+    /// What a program prints.
+    Exec(ExecSource),
+}
+
+/// A program that prints a key.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ExecSource {
+    /// Its name or absolute path, and its arguments; never empty. No shell reads them.
+    pub argv: Vec<String>,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// How long its key lasts, if it does not say so itself.
+    pub ttl: Duration,
+}
+
+impl ExecSource {
+    /// The fewest and the most seconds that a program may take.
+    pub const TIMEOUTS: RangeInclusive<u64> = 1..=600;
+    /// The fewest and the most seconds that a key may last: up to a year.
+    pub const TTLS: RangeInclusive<u64> = 1..=31_536_000;
+    /// `timeout_seconds` if it is left out.
+    pub const TIMEOUT: Duration = Duration::from_secs(30);
+    /// `ttl_seconds` if it is left out.
+    pub const TTL: Duration = Duration::from_secs(300);
+    /// The most arguments, and the most bytes of each.
+    pub const MOST_ARGUMENTS: usize = 64;
+    /// The most bytes of an argument.
+    pub const LONGEST_ARGUMENT: usize = 4096;
+
+    /// The program, as it is called in messages.
+    pub fn program(&self) -> &str {
+        self.argv.first().map_or("", String::as_str)
+    }
+}
+
+/// Without arguments: nothing secret belongs there, but some programs take nothing else.
+impl fmt::Debug for ExecSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ExecSource").field(&self.program()).finish()
+    }
 }
 
 impl fmt::Debug for KeySource {
@@ -164,6 +206,7 @@ impl fmt::Debug for KeySource {
             KeySource::Literal(_) => f.write_str("Literal(…)"),
             KeySource::Env(name) => f.debug_tuple("Env").field(name).finish(),
             KeySource::File(path) => f.debug_tuple("File").field(path).finish(),
+            KeySource::Exec(source) => f.debug_tuple("Exec").field(source).finish(),
         }
     }
 }

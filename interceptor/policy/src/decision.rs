@@ -44,6 +44,8 @@ pub enum Reason {
     UpstreamProtocol,
     /// The origin did not answer in time.
     UpstreamTimeout,
+    /// The credential's key has expired, and its source gives no other.
+    CredentialUnavailable,
     /// Not a refusal: an answer held a real key. It was replaced, or the connection ended because
     /// it could not be.
     KeyEchoed,
@@ -67,7 +69,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Reason; 26] = [
+    pub const ALL: [Reason; 27] = [
         Reason::HostDenied,
         Reason::EndpointDenied,
         Reason::ApprovalRefused,
@@ -85,6 +87,7 @@ impl Reason {
         Reason::UpstreamTls,
         Reason::UpstreamProtocol,
         Reason::UpstreamTimeout,
+        Reason::CredentialUnavailable,
         Reason::KeyEchoed,
         Reason::NoRequest,
         Reason::CertificateRejected,
@@ -116,6 +119,7 @@ impl Reason {
             Reason::UpstreamTls => "upstream_tls",
             Reason::UpstreamProtocol => "upstream_protocol",
             Reason::UpstreamTimeout => "upstream_timeout",
+            Reason::CredentialUnavailable => "credential_unavailable",
             Reason::KeyEchoed => "key_echoed",
             Reason::NoRequest => "no_request",
             Reason::CertificateRejected => "certificate_rejected",
@@ -147,6 +151,7 @@ impl Reason {
             Reason::UpstreamUnreachable
             | Reason::UpstreamTls
             | Reason::UpstreamProtocol
+            | Reason::CredentialUnavailable
             | Reason::KeyEchoed => 502,
             Reason::UpstreamTimeout | Reason::ResponseTimeout | Reason::TunnelIdleTimeout => 504,
             Reason::NoRequest

@@ -100,7 +100,7 @@ pub struct UpstreamDocument {
 #[schemars(deny_unknown_fields)]
 pub struct CredentialDocument {
     /// The real key, or where it is.
-    #[schemars(with = "Key", required)]
+    #[schemars(with = "Source", required)]
     pub key: Option<KeySource>,
     /// What the key may be used for; any method and path where it is left out, nothing where it is
     /// empty.
@@ -256,6 +256,37 @@ struct EnvKey {
 struct FileKey {
     /// The file's path.
     file: String,
+}
+
+/// A credential's key: the key itself, or where it comes from.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used: the reader makes a KeySource")]
+enum Source {
+    /// The key itself.
+    Literal(#[schemars(length(min = 1))] String),
+    /// A variable of the interceptor's environment.
+    Env(EnvKey),
+    /// A file; its trailing newline is dropped.
+    File(FileKey),
+    /// What a program prints.
+    Exec(ExecKey),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct ExecKey {
+    /// The program, by its name in PATH or its absolute path, and its arguments. No shell reads
+    /// them.
+    #[schemars(length(min = 1, max = 64))]
+    exec: Vec<String>,
+    /// How long it may take [default: 30].
+    #[schemars(range(min = 1, max = 600))]
+    timeout_seconds: Option<u64>,
+    /// How long its key lasts, if its output does not say so [default: 300].
+    #[schemars(range(min = 1, max = 31_536_000))]
+    ttl_seconds: Option<u64>,
 }
 
 /// One profile or several.

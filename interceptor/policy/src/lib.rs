@@ -110,7 +110,7 @@ pub use agents::{
 pub use base_url::{BASE_URL_ADDRESS, BaseUrl};
 pub use catalogue::{Catalogue, CatalogueError, Profile, Service};
 pub use credential::{
-    Alphabet, Credential, CredentialHost, Form, KeySource, LiteralKey, PlaceholderShape,
+    Alphabet, Credential, CredentialHost, ExecSource, Form, KeySource, LiteralKey, PlaceholderShape,
 };
 pub use decision::{
     Allow, CredentialId, Decision, Deny, Filter, JudgedPath, NearMiss, Reason, Rule,

@@ -16,6 +16,7 @@ use super::problem::{MAX_PROBLEMS, Problem, bound, did_you_mean, looks_like_key}
 mod ask;
 mod credential;
 mod endpoint;
+mod source;
 mod upstream;
 
 pub(super) const DOCUMENT: [&str; 9] = [
@@ -34,6 +35,7 @@ pub(super) const ASK: [&str; 2] = ["hosts", "timeout_seconds"];
 pub(super) const NETWORK: [&str; 3] = ["allow", "deny", "passthrough"];
 pub(super) const CREDENTIAL: [&str; 7] =
     ["key", "endpoints", "hosts", "inject", "env", "allow_plaintext", "cookies"];
+pub(super) const EXEC: [&str; 3] = ["exec", "timeout_seconds", "ttl_seconds"];
 pub(super) const ENDPOINT: [&str; 3] = ["methods", "paths", "ask"];
 pub(super) const INJECT: [&str; 4] = ["header", "format", "basic", "query"];
 pub(super) const LIMITS: [&str; 15] = [

@@ -138,6 +138,7 @@ impl Recorded {
             | Reason::UpstreamTls
             | Reason::UpstreamProtocol
             | Reason::UpstreamTimeout
+            | Reason::CredentialUnavailable
             | Reason::KeyEchoed
             | Reason::Aborted
             | Reason::ResponseTimeout

@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 use super::key_problems::{self, is_missing};
 use super::person::Person;
 use super::written::Written;
-use super::{discovery, findings, given, policy_file, registries, road};
-use crate::credential::{CREDENTIALS_DIRECTORY, Keyring};
+use super::{discovery, findings, given, policy_file, programs, registries, road, trust, who};
+use crate::credential::{CREDENTIALS_DIRECTORY, Keyring, Means, Runs};
 
 /// The arguments of `interceptor check`.
 #[derive(Debug, clap::Args)]
@@ -58,7 +58,8 @@ pub fn run(arguments: CheckCommand) -> anyhow::Result<ExitCode> {
     let catalogue = registries::catalogue(arguments.profiles_dir.as_deref())?;
     let person = Person::invoking()?;
     let mut all = Vec::new();
-    let files = match arguments.files.is_empty() {
+    let is_found = arguments.files.is_empty();
+    let files = match is_found {
         true => vec![found(&person)?],
         false => arguments.files,
     };
@@ -82,7 +83,8 @@ pub fn run(arguments: CheckCommand) -> anyhow::Result<ExitCode> {
         if let Some(policy) = policy.filter(|_| !arguments.skip_keys) {
             let lines = Document::parse(&text).map(|parsed| parsed.document).unwrap_or_default();
             let at = |problem: Problem| Problem { line: lines.line(&problem.pointer), ..problem };
-            errors.extend(unreadable_keys(&policy, &person).into_iter().map(at));
+            let runs = programs_of(&person, is_found.then_some(text.as_str()))?;
+            errors.extend(unreadable_keys(&policy, &person, runs).into_iter().map(at));
             let keys = policy.credentials().iter().map(|one| (&one.key, one.key_pointer.as_str()));
             let auth = policy.way_out().proxy_auth.as_ref();
             let keys = keys.chain(auth.map(|auth| (auth, "/upstream/proxy_auth")));
@@ -117,17 +119,32 @@ fn unreadable(error: &anyhow::Error) -> String {
 }
 
 /// The problems that `run` would find with the keys, as far as this process can tell.
-fn unreadable_keys(policy: &Policy, person: &Person) -> Vec<Problem> {
+fn unreadable_keys(policy: &Policy, person: &Person, programs: Runs) -> Vec<Problem> {
     let variable = |name: &str| match name {
         CREDENTIALS_DIRECTORY => std::env::var_os(name),
         name => person.given(name),
     };
-    let Err(errors) = Keyring::load_with(policy, None, &variable, None) else { return Vec::new() };
+    let means = Means { environment: &variable, seed: None, programs, runs_new: true };
+    let Err(errors) = Keyring::load_with(policy, None, &means) else { return Vec::new() };
     let mut problems = key_problems::problems(policy, &errors);
     for (problem, _) in problems.iter_mut().zip(&errors).filter(|(_, error)| is_missing(error)) {
         problem.message.push_str(" (--skip-keys leaves this check out)");
     }
     problems
+}
+
+/// What runs the programs of a policy, as `run` would. A policy that was found, with this text, may
+/// be anybody's: it runs none before the person has said that it is trusted.
+fn programs_of(person: &Person, found: Option<&str>) -> anyhow::Result<Runs> {
+    if let Some(text) = found
+        && !trust::is_trusted(person, text).unwrap_or(false)
+    {
+        return Ok(Err("the policy was found and not named, and is not trusted yet (see \
+                       interceptor trust)"));
+    }
+    let directory = std::env::current_dir().context("cannot find the working directory")?;
+    let runner = who::choose(None, person, &directory)?.identity;
+    Ok(Ok(programs::of_person(person, &runner, &directory)))
 }
 
 /// A key file that every user of the machine can read.

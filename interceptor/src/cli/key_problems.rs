@@ -20,6 +20,7 @@ pub(super) fn problems(policy: &Policy, errors: &[KeyError]) -> Vec<Problem> {
             (KeyLocation::Variable(name), problem) => format!("the variable `{name}` {problem}"),
             (KeyLocation::File(path), problem) => format!("the file {} {problem}", path.display()),
             (KeyLocation::Document, problem) => format!("the key {problem}"),
+            (KeyLocation::Program(name), problem) => format!("the program {name:?} {problem}"),
         };
         Problem::new(error.pointer(policy), message)
     };
@@ -70,6 +71,7 @@ fn is_written(document: &Document, policy: &Policy, credential: &str) -> bool {
         (Some(KeySource::Env(one)), Some(KeySource::Env(other))) => one == other,
         (Some(KeySource::File(one)), Some(KeySource::File(other))) => one == other,
         (Some(KeySource::Literal(_)), Some(KeySource::Literal(_))) => true,
+        (Some(KeySource::Exec(one)), Some(KeySource::Exec(other))) => one == other,
         _ => false,
     }
 }

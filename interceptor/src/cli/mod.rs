@@ -38,6 +38,7 @@ mod person;
 mod plan;
 pub mod policy_file;
 pub mod profiles;
+mod programs;
 pub mod ps;
 pub mod registries;
 pub mod replay;

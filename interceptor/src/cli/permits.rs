@@ -1,7 +1,8 @@
 //! What a policy permits, in a few lines for people who must decide whether to trust it.
 
 use interceptor_policy::{
-    Catalogue, Credential, CredentialDocument, Document, KeySource, Located, NetworkRule, Policy,
+    Catalogue, Credential, CredentialDocument, Document, ExecSource, KeySource, Located,
+    NetworkRule, Policy,
 };
 
 use super::policy_file::printable;
@@ -20,14 +21,15 @@ pub(super) enum Extent {
 }
 
 /// Describes a document that compiled to a policy. First what matters most, since whoever wrote the
-/// document decides how long the rest is: keys, who sees the traffic, and then hosts.
+/// document decides how long the rest is: programs, keys, who sees the traffic, and then hosts.
 pub(super) fn permits(
     document: &Document,
     policy: &Policy,
     catalogue: &Catalogue,
     extent: Extent,
 ) -> Vec<String> {
-    let mut lines = way_out(document);
+    let mut lines: Vec<String> = policy.credentials().iter().flat_map(program).collect();
+    lines.extend(way_out(document));
     let written: Vec<&(String, CredentialDocument)> =
         document.credentials.iter().chain(&document.credentials_v2).collect();
     for credential in policy.credentials() {
@@ -79,6 +81,19 @@ pub(super) fn cut(text: &str, most: usize) -> String {
     }
 }
 
+/// The program that a credential runs: in as many lines as show all of it.
+fn program(credential: &Credential) -> Vec<String> {
+    let KeySource::Exec(source) = &credential.key else { return Vec::new() };
+    let text = format!("runs outside, as you, for {}: {}", credential.name, line(source));
+    let characters: Vec<char> = text.chars().collect();
+    characters.chunks(WIDTH).map(|part| part.iter().collect()).collect()
+}
+
+/// The command line of a program, as it is written.
+fn line(source: &ExecSource) -> String {
+    serde_json::Value::from(source.argv.clone()).to_string()
+}
+
 /// How origins are reached, if otherwise than usual.
 fn way_out(document: &Document) -> Vec<String> {
     let Some(upstream) = &document.upstream else { return Vec::new() };
@@ -91,6 +106,7 @@ fn way_out(document: &Document) -> Vec<String> {
             Some(KeySource::File(path)) => {
                 format!(", with the credential in the file {}", path.display())
             }
+            Some(KeySource::Exec(source)) => format!(", with what {} prints", line(source)),
         };
         lines.push(format!("by the proxy: {}{auth}", proxy.text));
     }
@@ -140,6 +156,7 @@ fn about(
         KeySource::Literal(_) => "the key in the file".to_owned(),
         KeySource::Env(name) => format!("the key in {name}"),
         KeySource::File(path) => format!("the key in the file {}", path.display()),
+        KeySource::Exec(_) => "the key that its program prints".to_owned(),
     };
     let own = written.and_then(|written| written.hosts.as_ref());
     let hosts: Vec<String> = match own {

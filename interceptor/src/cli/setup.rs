@@ -17,7 +17,7 @@ use super::stable::Typed;
 use super::written::Written;
 use super::{Common, findings, given, history, key_problems, registries, who};
 use crate::audit::{Audit, AuditOptions, ChainKey, ChainOptions};
-use crate::credential::{CREDENTIALS_DIRECTORY, KeyError, KeyProblem, Keyring};
+use crate::credential::{CREDENTIALS_DIRECTORY, KeyError, KeyProblem, Keyring, Means};
 use crate::fleet::without_keys;
 use crate::logging;
 use crate::notice;
@@ -45,6 +45,9 @@ pub(super) fn level(common: &Common) -> &'static str {
         (false, _) => "trace",
     }
 }
+
+/// Why no program is run for a key where nobody typed `run`.
+const NO_PROGRAMS: &str = "keys from programs are not there for `attach` and containers yet";
 
 /// A policy with its keys, and the host files that hold them.
 #[derive(Debug)]
@@ -161,10 +164,7 @@ fn load(common: &Common, written: Written, loading: &Loading<'_>) -> anyhow::Res
     })?;
     let policy = common.proxy()?.into_iter().fold(policy, Policy::with_proxy);
     if !common.quiet {
-        // Only the document's own warnings; `check` reports those about rules.
-        for warning in Document::parse(&text).iter().flat_map(|parsed| &parsed.warnings) {
-            notice::warning(describe(&name, warning));
-        }
+        warn_of_document(&name, &text);
     }
     base_urls_fit(common, &name, &policy)?;
     let caller = caller(person, &policy)?;
@@ -172,7 +172,10 @@ fn load(common: &Common, written: Written, loading: &Loading<'_>) -> anyhow::Res
     let file = file.as_deref().and_then(regular_file);
     let seed = typed.filter(|_| !policy.credentials().is_empty());
     let seed = seed.and_then(|typed| typed.seed(file.as_deref(), &text));
-    let keyring = Keyring::load_with(&policy, previous, &environment, seed.as_ref());
+    let programs = typed.map_or(Err(NO_PROGRAMS), |typed| typed.programs.clone());
+    let (seed, runs_new) = (seed.as_ref(), true);
+    let means = Means { environment: &environment, seed, programs, runs_new };
+    let keyring = Keyring::load_with(&policy, previous, &means);
     let keyring = keyring.map_err(|errors| match person {
         Some(person) => {
             let own = as_read.as_ref().unwrap_or(&text);
@@ -183,16 +186,10 @@ fn load(common: &Common, written: Written, loading: &Loading<'_>) -> anyhow::Res
 
     let own = file.iter().chain(&common.audit_chain);
     let mut secret_files: Vec<PathBuf> = own.filter_map(|path| regular_file(path)).collect();
-    let mut key_variables = Vec::new();
+    let (key_files, key_variables, is_plain) = places(&policy);
+    secret_files.extend(key_files);
     let trusted = file.clone().filter(|_| is_trusted);
-    let mut plain = file.clone();
-    for key in secrets(&policy) {
-        match key {
-            KeySource::Env(variable) => key_variables.push(variable.clone()),
-            KeySource::File(path) => secret_files.extend(regular_file(path)),
-            KeySource::Literal(_) => plain = None,
-        }
-    }
+    let plain = file.clone().filter(|_| is_plain);
     if !common.quiet {
         warn_of_links(&secret_files);
     }
@@ -214,6 +211,27 @@ fn load(common: &Common, written: Written, loading: &Loading<'_>) -> anyhow::Res
         shown,
         warnings: report.warnings,
     })
+}
+
+/// Warns as the document itself does; `check` reports what is wrong with rules.
+fn warn_of_document(name: &str, text: &str) {
+    for warning in Document::parse(text).iter().flat_map(|parsed| &parsed.warnings) {
+        notice::warning(describe(name, warning));
+    }
+}
+
+/// The files and the variables that hold a policy's keys, and whether the policy itself holds none.
+fn places(policy: &Policy) -> (Vec<PathBuf>, Vec<String>, bool) {
+    let (mut files, mut variables, mut is_plain) = (Vec::new(), Vec::new(), true);
+    for key in secrets(policy) {
+        match key {
+            KeySource::Env(variable) => variables.push(variable.clone()),
+            KeySource::File(path) => files.extend(regular_file(path)),
+            KeySource::Literal(_) => is_plain = false,
+            KeySource::Exec(_) => {}
+        }
+    }
+    (files, variables, is_plain)
 }
 
 /// Who called sudo, where a policy needs the variables of proxies, which sudo drops.

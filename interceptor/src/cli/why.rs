@@ -265,6 +265,9 @@ fn meaning(reason: Reason) -> &'static str {
         Reason::UpstreamTls => "the origin's certificate or TLS handshake was not acceptable",
         Reason::UpstreamProtocol => "the origin broke the rules of HTTP",
         Reason::UpstreamTimeout => "the origin could not be reached in time",
+        Reason::CredentialUnavailable => {
+            "the credential's key had expired, and its source gave no other"
+        }
         Reason::KeyEchoed => "the answer held a real key, which was replaced or cut off",
         Reason::NoRequest => "the connection ended before it carried a request",
         Reason::CertificateRejected => "the client refused the sandbox's certificate",

@@ -6,13 +6,16 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use interceptor_policy::{Credential, Form, KeySource, PlaceholderShape};
+use interceptor_policy::{Credential, ExecSource, Form, KeySource, PlaceholderShape};
 
 use super::handed::{HandedKey, Restored};
 use super::key::{Content, KeyProblem, RealKey};
+use super::keyring::Keyring;
 use super::placeholder::Placeholder;
-use super::seed::Seed;
-use super::source::{self, EnvironmentLookup, Loaded, PROXY_AUTH, Stamp};
+use super::source::{
+    self, EnvironmentLookup, KeyError, KeyLocation, Loaded, Means, PROXY_AUTH, Stamp,
+};
+use super::sources::{Living, SourceProblem, Value};
 
 /// One credential.
 #[derive(Debug)]
@@ -25,16 +28,53 @@ pub(super) struct KeyringEntry {
     pub(super) keys: ArcSwap<Keys>,
     /// The file to reread its key from, and its stamp when last read.
     pub(super) file: Mutex<Option<(PathBuf, Option<Stamp>)>>,
+    /// The source of its key, if that lives.
+    pub(super) living: Option<Arc<Living>>,
     /// Held while reading the file, which may block forever.
     pub(super) reading: Mutex<()>,
     /// Whether a thread is checking the file.
     pub(super) is_looked_at: AtomicBool,
 }
 
+/// Why a key from a program does not go from one process to another.
+const NOT_HANDED: &str = "its program cannot be handed over to another process";
+
+/// A key as it was read, and where from.
+struct Read {
+    key: Arc<RealKey>,
+    version: u64,
+    file: Option<(PathBuf, Stamp)>,
+}
+
+impl From<Loaded> for Read {
+    fn from(loaded: Loaded) -> Read {
+        Read { key: Arc::new(loaded.key), version: 0, file: loaded.file }
+    }
+}
+
+/// The key of a living source, which keyrings share.
+fn live(
+    source: &ExecSource,
+    credential: &str,
+    previous: Option<&Keyring>,
+    means: &Means<'_>,
+) -> Result<(Read, Option<Arc<Living>>), KeyProblem> {
+    let refused = |why: &&'static str| KeyProblem::Source(SourceProblem::Refused(why));
+    let programs = means.programs.as_ref().map_err(refused)?;
+    if !means.runs_new && !previous.is_some_and(|previous| previous.runs(source)) {
+        return Err(KeyProblem::NewProgram);
+    }
+    let living = Living::of(source, programs, credential);
+    let Value { key, version, .. } = living.read().map_err(KeyProblem::Source)?;
+    Ok((Read { key, version, file: None }, Some(living)))
+}
+
 /// The current key, and the previous one.
 #[derive(Debug)]
 pub(super) struct Keys {
     pub(super) current: Arc<RealKey>,
+    /// Its number at its living source.
+    version: u64,
     pub(super) previous: Option<Arc<RealKey>>,
 }
 
@@ -43,24 +83,31 @@ impl KeyringEntry {
     /// redacted.
     pub(super) fn load(
         credential: &Credential,
-        remembered: Option<&Placeholder>,
-        before: Option<&KeyringEntry>,
-        environment: EnvironmentLookup<'_>,
-        seed: Option<&Seed>,
+        previous: Option<&Keyring>,
+        means: &Means<'_>,
     ) -> Result<KeyringEntry, KeyProblem> {
-        let loaded = source::load(Content::Key, &credential.key, environment)?;
+        let name = credential.name.as_str();
+        let (loaded, living) = match &credential.key {
+            KeySource::Exec(source) => live(source, name, previous, means)?,
+            other => (source::load(Content::Key, other, means.environment)?.into(), None),
+        };
+        let Read { key, version, file } = loaded;
         let shape = &credential.placeholder;
-        let placeholder = match (remembered, seed) {
+        let remembered = previous.and_then(|previous| previous.remembered(name));
+        let placeholder = match (remembered, means.seed) {
             (Some(placeholder), _) => placeholder.clone(),
-            (None, Some(seed)) => Placeholder::derive(shape, &loaded.key, seed, &credential.name),
-            (None, None) => Placeholder::draw(shape, &loaded.key)
+            (None, Some(seed)) => Placeholder::derive(shape, &key, seed, name),
+            (None, None) => Placeholder::draw(shape, &key)
                 .map_err(|error| KeyProblem::Unreadable(std::io::Error::other(error)))?,
         };
-        check(Content::Key, &loaded.key, &placeholder)?;
+        check(Content::Key, &key, &placeholder)?;
+        let before = previous.and_then(|previous| previous.entry(name));
+        let read = Read { key, version, file };
         Ok(KeyringEntry {
             env: credential.env.clone(),
             forms: credential.forms.clone(),
-            ..KeyringEntry::of_loaded(&credential.name, Content::Key, placeholder, loaded, before)
+            living,
+            ..KeyringEntry::of_read(name, Content::Key, placeholder, read, before)
         })
     }
 
@@ -77,26 +124,29 @@ impl KeyringEntry {
                 .map_err(|error| KeyProblem::Unreadable(std::io::Error::other(error)))?,
         };
         check(Content::ProxyAuth, &loaded.key, &placeholder)?;
-        Ok(KeyringEntry::of_loaded(PROXY_AUTH, Content::ProxyAuth, placeholder, loaded, before))
+        let read = loaded.into();
+        Ok(KeyringEntry::of_read(PROXY_AUTH, Content::ProxyAuth, placeholder, read, before))
     }
 
-    fn of_loaded(
+    fn of_read(
         name: &str,
         content: Content,
         placeholder: Placeholder,
-        loaded: Loaded,
+        read: Read,
         before: Option<&KeyringEntry>,
     ) -> KeyringEntry {
+        let Read { key, version, file } = read;
         let before = before.map(|slot| Arc::clone(&slot.keys.load().current));
-        let previous = before.filter(|before| before.expose() != loaded.key.expose());
+        let previous = before.filter(|before| before.expose() != key.expose());
         KeyringEntry {
             name: name.to_owned(),
             content,
             env: Vec::new(),
             forms: Vec::new(),
             placeholder,
-            keys: ArcSwap::from_pointee(Keys { current: Arc::new(loaded.key), previous }),
-            file: Mutex::new(loaded.file.map(|(path, stamp)| (path, Some(stamp)))),
+            keys: ArcSwap::from_pointee(Keys { current: key, version, previous }),
+            file: Mutex::new(file.map(|(path, stamp)| (path, Some(stamp)))),
+            living: None,
             reading: Mutex::default(),
             is_looked_at: AtomicBool::new(false),
         }
@@ -107,6 +157,9 @@ impl KeyringEntry {
         credential: &Credential,
         handed: HandedKey,
     ) -> Result<KeyringEntry, KeyProblem> {
+        if let KeySource::Exec(_) = credential.key {
+            return Err(KeyProblem::Source(SourceProblem::Refused(NOT_HANDED)));
+        }
         let restored = handed.restore(Content::Key)?;
         check(Content::Key, &restored.current, &restored.placeholder)?;
         Ok(KeyringEntry {
@@ -124,8 +177,8 @@ impl KeyringEntry {
     }
 
     fn of_restored(name: &str, content: Content, restored: Restored) -> KeyringEntry {
-        let keys =
-            Keys { current: Arc::new(restored.current), previous: restored.previous.map(Arc::new) };
+        let previous = restored.previous.map(Arc::new);
+        let keys = Keys { current: Arc::new(restored.current), version: 0, previous };
         KeyringEntry {
             name: name.to_owned(),
             content,
@@ -135,6 +188,7 @@ impl KeyringEntry {
             keys: ArcSwap::from_pointee(keys),
             // Without a stamp, the next check reads it.
             file: Mutex::new(restored.file.map(|path| (path, None))),
+            living: None,
             reading: Mutex::default(),
             is_looked_at: AtomicBool::new(false),
         }
@@ -177,8 +231,37 @@ impl KeyringEntry {
             return Ok(false);
         }
         let previous = Some(Arc::clone(&before.current));
-        self.keys.store(Arc::new(Keys { current: Arc::new(loaded.key), previous }));
+        let current = Arc::new(loaded.key);
+        self.keys.store(Arc::new(Keys { current, version: 0, previous }));
         Ok(true)
+    }
+
+    /// What is wrong with its living source.
+    pub(super) fn problem(&self, living: &Living, problem: KeyProblem) -> KeyError {
+        let place = KeyLocation::Program(living.name().to_owned());
+        KeyError { credential: self.name.clone(), place, problem }
+    }
+
+    /// Takes the key that its living source has by now; returns whether it is another.
+    pub(super) fn catch_up(&self) -> Result<bool, KeyProblem> {
+        let Some(living) = &self.living else { return Ok(false) };
+        if living.version() == self.keys.load().version {
+            return Ok(false);
+        }
+        let _reading = lock(&self.reading);
+        let before = self.keys.load_full();
+        let Some(value) = living.value().filter(|value| value.version != before.version) else {
+            return Ok(false);
+        };
+        let is_other = value.key.expose() != before.current.expose();
+        let checked = check(self.content, &value.key, &self.placeholder);
+        // One that does not fit is not looked at twice.
+        let (current, previous) = match (is_other, &checked) {
+            (true, Ok(())) => (value.key, Some(before.current.clone())),
+            _ => (before.current.clone(), before.previous.clone()),
+        };
+        self.keys.store(Arc::new(Keys { current, version: value.version, previous }));
+        checked.map(|()| is_other)
     }
 }
 

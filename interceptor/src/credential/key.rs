@@ -8,6 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use interceptor_policy::ProxyUrlError;
 use zeroize::Zeroizing;
 
+use super::sources::SourceProblem;
+
 /// The minimum length of a key in bytes. A shorter one occurs in ordinary text, and redacting it
 /// would corrupt every response; no service issues such keys.
 pub const SHORTEST: usize = 4;
@@ -69,6 +71,15 @@ pub enum KeyProblem {
     /// It is not a file of roots.
     #[error("has no certificate in it (PEM)")]
     NoCertificate,
+    /// Its source has none.
+    #[error(transparent)]
+    Source(SourceProblem),
+    /// Its program was not in the policy before.
+    #[error(
+        "is not run, because it is new here: a policy that is read again starts no program that \
+         it did not have; start the sandbox again, or give the policy through the API"
+    )]
+    NewProgram,
     /// Its placeholder contains it.
     #[error("is part of its own placeholder, so the two cannot be distinguished")]
     InPlaceholder,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use http::HeaderMap;
 use interceptor_policy::redact::{RedactError, Redactor};
-use interceptor_policy::{Credential, CredentialId, Policy, WayOut};
+use interceptor_policy::{Credential, CredentialId, ExecSource, Policy, WayOut};
 
 use super::entry::{KeyringEntry, Keys, lock};
 use super::finder::PlaceholderFinder;
@@ -23,8 +23,7 @@ use super::outward::Outward;
 use super::placeholder::{PROBE, Placeholder};
 use super::presented::{self, Presented};
 use super::readers;
-use super::seed::Seed;
-use super::source::{EnvironmentLookup, KeyError, KeyLocation};
+use super::source::{KeyError, KeyLocation, Means};
 use crate::logging;
 
 /// How long the stamps of key files are trusted, in milliseconds.
@@ -36,6 +35,8 @@ const PATIENCE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Keyring {
     slots: Vec<KeyringEntry>,
+    /// Whether a key has a living source.
+    lives: bool,
     /// Placeholders of removed credentials, which may return.
     retired: Vec<(String, Placeholder)>,
     /// The way out, with the credentials of its proxies.
@@ -59,37 +60,33 @@ impl Keyring {
     /// Every key that could not be loaded, with its credential and source; none shows any part of a
     /// key.
     pub fn load(policy: &Policy, previous: Option<&Keyring>) -> Result<Keyring, Vec<KeyError>> {
-        Keyring::load_with(policy, previous, &|name| std::env::var_os(name), None)
+        let environment = |name: &str| std::env::var_os(name);
+        let why = "keys from programs are not there for the daemon";
+        Keyring::load_with(policy, previous, &Means::without_programs(&environment, None, why))
     }
 
-    /// As [`Keyring::load`], with variables looked up by `environment`, and placeholders derived
-    /// from a seed.
+    /// As [`Keyring::load`], with these means.
     ///
     /// # Errors
     /// As [`Keyring::load`].
     pub(crate) fn load_with(
         policy: &Policy,
         previous: Option<&Keyring>,
-        environment: EnvironmentLookup<'_>,
-        seed: Option<&Seed>,
+        means: &Means<'_>,
     ) -> Result<Keyring, Vec<KeyError>> {
-        Keyring::load_all(policy.credentials(), policy.way_out(), previous, environment, seed)
+        Keyring::load_all(policy.credentials(), policy.way_out(), previous, means)
     }
 
     fn load_all(
         credentials: &[Credential],
         way_out: &WayOut,
         previous: Option<&Keyring>,
-        environment: EnvironmentLookup<'_>,
-        seed: Option<&Seed>,
+        means: &Means<'_>,
     ) -> Result<Keyring, Vec<KeyError>> {
         let mut slots = Vec::with_capacity(credentials.len());
         let mut errors = Vec::new();
         for credential in credentials {
-            let name = credential.name.as_str();
-            let remembered = previous.and_then(|previous| previous.remembered(name));
-            let before = previous.and_then(|previous| previous.entry(name));
-            match KeyringEntry::load(credential, remembered, before, environment, seed) {
+            match KeyringEntry::load(credential, previous, means) {
                 Ok(slot) => slots.push(slot),
                 Err(problem) => errors.push(KeyError {
                     credential: credential.name.clone(),
@@ -100,10 +97,11 @@ impl Keyring {
         }
         let retired = previous.map(|previous| previous.retired(&slots)).unwrap_or_default();
         let before = previous.map(|previous| &previous.outward);
-        let outward = Outward::load(way_out, before, environment).unwrap_or_else(|problems| {
-            errors.extend(problems);
-            Outward::default()
-        });
+        let outward =
+            Outward::load(way_out, before, means.environment).unwrap_or_else(|problems| {
+                errors.extend(problems);
+                Outward::default()
+            });
         Keyring::of(slots, retired, outward, errors)
     }
 
@@ -116,6 +114,7 @@ impl Keyring {
         if !errors.is_empty() {
             return Err(errors);
         }
+        let lives = slots.iter().any(|slot| slot.living.is_some());
         let finder = PlaceholderFinder::new(slots.iter().map(|slot| &slot.placeholder)).map_err(
             |error| {
                 vec![KeyError {
@@ -131,6 +130,7 @@ impl Keyring {
         )?;
         Ok(Keyring {
             slots,
+            lives,
             retired,
             outward,
             finder,
@@ -256,6 +256,7 @@ impl Keyring {
         if self.entries().next().is_none() {
             return Ok(None);
         }
+        self.catch_up();
         self.compiled().map(Some)
     }
 
@@ -318,6 +319,7 @@ impl Keyring {
     /// others continue with the current keys. A file that is still being checked is not checked
     /// again.
     pub(crate) async fn refresh(self: &Arc<Self>) {
+        self.catch_up();
         let now = u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX);
         let checked = self.checked_ms.load(Ordering::Relaxed);
         if now.saturating_sub(checked) < FRESH_MS
@@ -370,20 +372,72 @@ impl Keyring {
     }
 
     fn read_slot(&self, slot: &KeyringEntry, always: bool) -> Result<(), KeyError> {
+        if let Some(living) = slot.living.as_ref().filter(|_| always) {
+            let read = living.read_again().map_err(KeyProblem::Source);
+            let caught_up = read.and_then(|_| slot.catch_up());
+            self.note(caught_up.map_err(|problem| slot.problem(living, problem))?);
+            return Ok(());
+        }
         let rotated = slot.read_again(always).map_err(|(path, problem)| KeyError {
             credential: slot.name.clone(),
             place: KeyLocation::File(path),
             problem,
         })?;
+        self.note(rotated);
+        Ok(())
+    }
+
+    fn note(&self, rotated: bool) {
         if rotated {
             self.generation.fetch_add(1, Ordering::AcqRel);
             logging::changed();
         }
+    }
+
+    /// Takes the keys that living sources have by now.
+    fn catch_up(&self) {
+        if !self.lives {
+            return;
+        }
+        for slot in &self.slots {
+            let caught_up = slot.catch_up();
+            self.note(*caught_up.as_ref().unwrap_or(&false));
+            if let Err(problem) = caught_up {
+                let credential = &slot.name;
+                tracing::warn!(credential, %problem, "keeping the previous key");
+            }
+        }
+    }
+
+    /// Waits until a credential's key has not expired.
+    ///
+    /// # Errors
+    /// What is wrong with its source.
+    pub(crate) async fn usable(&self, id: CredentialId) -> Result<(), KeyError> {
+        let Some(slot) = self.slots.get(id.0) else { return Ok(()) };
+        let Some(living) = &slot.living else { return Ok(()) };
+        let usable = living.usable().await;
+        usable.map_err(|problem| slot.problem(living, KeyProblem::Source(problem)))?;
+        self.catch_up();
         Ok(())
     }
 
+    /// An origin refused a credential in a request that was made at `sent`: its source is asked for
+    /// another key, once.
+    pub(crate) fn refused(&self, id: CredentialId, sent: Instant) {
+        if let Some(living) = self.slots.get(id.0).and_then(|slot| slot.living.as_ref()) {
+            living.refused(sent);
+        }
+    }
+
+    /// Whether one of its keys comes from this program.
+    pub(super) fn runs(&self, source: &ExecSource) -> bool {
+        let mut living = self.slots.iter().filter_map(|slot| slot.living.as_ref());
+        living.any(|living| living.is_of(source))
+    }
+
     /// The credential of this name.
-    fn entry(&self, name: &str) -> Option<&KeyringEntry> {
+    pub(super) fn entry(&self, name: &str) -> Option<&KeyringEntry> {
         self.slots.iter().find(|slot| slot.name == name)
     }
 
@@ -397,7 +451,7 @@ impl Keyring {
     }
 
     /// The previous placeholder of a credential of this name.
-    fn remembered(&self, name: &str) -> Option<&Placeholder> {
+    pub(super) fn remembered(&self, name: &str) -> Option<&Placeholder> {
         let current =
             self.slots.iter().find(|slot| slot.name == name).map(|slot| &slot.placeholder);
         current.or_else(|| {

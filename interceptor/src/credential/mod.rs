@@ -22,6 +22,7 @@ mod presented;
 mod readers;
 mod seed;
 mod source;
+mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -33,5 +34,7 @@ pub use self::placeholder::{NoRandomness, Placeholder};
 pub use self::presented::Presented;
 pub(crate) use self::presented::basic;
 pub(crate) use self::seed::{SECRET, Seed};
-pub(crate) use self::source::CREDENTIALS_DIRECTORY;
+pub(crate) use self::source::{CREDENTIALS_DIRECTORY, Means};
 pub use self::source::{KeyError, KeyLocation};
+pub use self::sources::SourceProblem;
+pub(crate) use self::sources::{MOST_PRINTED, Programs, Runs, measured};

@@ -16,6 +16,8 @@ use interceptor_policy::{KeySource, Policy};
 use zeroize::Zeroizing;
 
 use super::key::{Content, KeyProblem, LONGEST, RealKey};
+use super::seed::Seed;
+use super::sources::{Runs, SourceProblem};
 use crate::files;
 
 /// The variable with systemd's credentials directory.
@@ -25,6 +27,33 @@ pub(crate) const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 pub(super) const PROXY: &str = "upstream.proxy";
 pub(super) const PROXY_AUTH: &str = "upstream.proxy_auth";
 pub(super) const CA: &str = "upstream.ca";
+
+/// Why no program is run for what is not a credential's key.
+const NOT_HERE: &str = "only the keys of credentials come from programs";
+
+/// What keys are read with.
+#[derive(Clone)]
+pub(crate) struct Means<'a> {
+    /// Looks up variables for keys and the credentials directory.
+    pub(crate) environment: EnvironmentLookup<'a>,
+    /// What placeholders are derived from.
+    pub(crate) seed: Option<&'a Seed>,
+    /// Runs programs; or why none is run here.
+    pub(crate) programs: Runs,
+    /// Whether a program that the previous policy did not have is run.
+    pub(crate) runs_new: bool,
+}
+
+impl<'a> Means<'a> {
+    /// With these variables and no programs, for this reason.
+    pub(crate) fn without_programs(
+        environment: EnvironmentLookup<'a>,
+        seed: Option<&'a Seed>,
+        why: &'static str,
+    ) -> Means<'a> {
+        Means { environment, seed, programs: Err(why), runs_new: false }
+    }
+}
 
 /// A credential's key could not be loaded. Never shows any part of the key.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +102,8 @@ pub enum KeyLocation {
     Variable(String),
     /// In this file.
     File(PathBuf),
+    /// What this program prints.
+    Program(String),
 }
 
 impl fmt::Display for KeyLocation {
@@ -81,6 +112,7 @@ impl fmt::Display for KeyLocation {
             KeyLocation::Document => f.write_str("in the policy document"),
             KeyLocation::Variable(name) => write!(f, "in the variable {name}"),
             KeyLocation::File(path) => write!(f, "in the file {}", path.display()),
+            KeyLocation::Program(name) => write!(f, "from the program {name:?}"),
         }
     }
 }
@@ -92,6 +124,7 @@ impl KeyLocation {
             KeySource::Literal(_) => KeyLocation::Document,
             KeySource::Env(name) => KeyLocation::Variable(name.clone()),
             KeySource::File(path) => KeyLocation::File(path.clone()),
+            KeySource::Exec(source) => KeyLocation::Program(source.program().to_owned()),
         }
     }
 }
@@ -144,6 +177,8 @@ pub(super) fn load(
         KeySource::Literal(key) => once(key.expose().as_bytes().to_vec()),
         KeySource::Env(name) => once(environment(name).ok_or(KeyProblem::Unset)?.into_vec()),
         KeySource::File(path) => read(content, &located(path, environment)),
+        // A credential's alone; see `KeyringEntry::load`.
+        KeySource::Exec(_) => Err(KeyProblem::Source(SourceProblem::Refused(NOT_HERE))),
     }
 }
 

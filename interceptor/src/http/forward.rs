@@ -2,6 +2,7 @@
 //! never relayed.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE};
 use http::request::Parts;
@@ -10,7 +11,7 @@ use http::{Request, Response, Uri};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use interceptor_policy::redact::ranges::Widened;
-use interceptor_policy::{Deny, Filter, Host, JudgedPath, Reason};
+use interceptor_policy::{CredentialId, Deny, Filter, Host, JudgedPath, Reason};
 
 use super::address::address;
 use super::body::Download;
@@ -26,6 +27,7 @@ use super::sending::{Broken, Sending};
 use super::trailers::Trailers;
 use super::upload::Upload;
 use crate::audit::Protocol;
+use crate::credential::KeyError;
 use crate::proxy::budget::{Allowance, Exceeded};
 use crate::tls::refusal::HandshakeContext;
 use crate::upstream::body::Outgoing;
@@ -50,6 +52,8 @@ struct Ready {
     range: Option<Widened>,
     allowance: Option<Allowance>,
     connection: Connection,
+    /// When its key was taken.
+    keyed: Option<Instant>,
 }
 
 /// Sends a request and returns its response.
@@ -67,14 +71,14 @@ pub(super) async fn forward(
         Ok(ready) => ready,
         Err(why) => return Box::pin(unsent(*flight, body, *why)).await,
     };
-    let Ready { head, range, allowance, connection } = ready;
+    let Ready { head, range, allowance, connection, keyed } = ready;
     let upload = upload(&mut flight, body, allowance.clone());
     let sending = upload.sending();
     let request: Request<Outgoing> = Request::from_parts(head, Box::new(upload));
     match send(&mut flight, &way, connection, request, &sending).await {
         Ok(response) => {
             sending.answered();
-            let asked = Requested { switch: way.switch, upgrade, range, allowance };
+            let asked = Requested { switch: way.switch, upgrade, range, allowance, keyed };
             respond(flight, response, asked).await
         }
         Err(failure) => failed(flight, sending.broken().cloned().unwrap_or(failure)),
@@ -91,8 +95,12 @@ async fn ready(
     body: &Incoming,
 ) -> Result<Ready, Box<Unsent>> {
     let allowance = allowance(flight, &way.key, body)?;
-    if flight.judged.allow.credential.is_some() {
-        flight.judged.rules.keyring.refresh().await;
+    let mut keyed = None;
+    if let Some(id) = flight.judged.allow.credential {
+        let keyring = &flight.judged.rules.keyring;
+        keyring.refresh().await;
+        keyring.usable(id).await.map_err(|error| unavailable(id, &error))?;
+        keyed = Some(Instant::now());
     }
     let (head, range) = outgoing(flight, &way.switch).map_err(Unsent::from)?;
     flight.exchange.pause();
@@ -102,7 +110,15 @@ async fn ready(
     };
     flight.exchange.resume();
     flight.exchange.note(|record| record.ip = connection.address.map(|address| address.ip()));
-    Ok(Ready { head, range, allowance, connection })
+    Ok(Ready { head, range, allowance, connection, keyed })
+}
+
+/// Refuses a request whose key has expired.
+fn unavailable(id: CredentialId, error: &KeyError) -> Box<Unsent> {
+    let message = format!("nothing was sent, because there is no key: {error}");
+    let deny = refusal(Reason::CredentialUnavailable, message);
+    let deny = Deny { filter: Filter::Credential, credential: Some(id), ..deny };
+    Box::new(Unsent { deny, retry: true })
 }
 
 /// Counts a request against the limits of its host, and returns how much body they still allow.

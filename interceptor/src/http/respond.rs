@@ -1,7 +1,7 @@
 //! Returns the origin's response to the sandbox. A response that breaks HTTP, or that cannot be
 //! searched for keys, is refused; the rest is streamed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
@@ -38,6 +38,8 @@ pub(super) struct Requested {
     pub range: Option<Widened>,
     /// How much may still be sent to this host.
     pub allowance: Option<Allowance>,
+    /// When its key was taken.
+    pub keyed: Option<Instant>,
 }
 
 /// Passes on the origin's response.
@@ -50,6 +52,11 @@ pub(super) async fn respond(
     response.extensions_mut().remove::<hyper::ext::ReasonPhrase>();
     // Only a credential whose policy passes cookies may log the client in or echo who it is.
     let credential = flight.judged.allow.credential;
+    if let (Some(id), Some(keyed)) = (credential, asked.keyed)
+        && matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+    {
+        flight.judged.rules.keyring.refused(id, keyed);
+    }
     let cookies = credential.is_none_or(|id| flight.policy().strip(id).passes_cookies());
     if !cookies {
         remove_cookies(response.headers_mut());

@@ -4,12 +4,13 @@
 //! pointer that connections and requests hold anyway, so counting costs an addition and no lookup.
 //! Only a scrape iterates over them and names them.
 //!
-//! The number of series is bounded: labels are the ids of existing sandboxes and values of our own
-//! enums, never a host, path, method, server name or address. A sandbox's counters disappear when
-//! it ends.
+//! The number of series is bounded: labels are the ids of existing sandboxes, the names of their
+//! credentials whose keys live, and values of our own enums; never a host, path, method, server
+//! name or address. A sandbox's counters disappear when it ends.
 
 mod format;
 mod histogram;
+mod keys;
 mod sandbox;
 mod text;
 
@@ -21,6 +22,7 @@ use crate::audit::Audit;
 use crate::seam::MapFills;
 
 pub(crate) use format::ExpositionFormat;
+pub(crate) use keys::KeyLife;
 pub(crate) use sandbox::{Handshake, Mint, Opened, SandboxMetrics, Side};
 
 /// So many sandboxes may always be known.
@@ -31,6 +33,7 @@ const FEWEST_KNOWN: usize = 64;
 pub struct Metrics {
     sandboxes: Mutex<Known>,
     maps: OnceLock<Arc<dyn MapFills>>,
+    keys: fn() -> Vec<KeyLife>,
     audit: Audit,
     started: Instant,
 }
@@ -45,10 +48,12 @@ struct Known {
 }
 
 impl Metrics {
-    pub(crate) fn new(audit: Audit) -> Metrics {
+    /// With what tells about keys that live.
+    pub(crate) fn new(audit: Audit, keys: fn() -> Vec<KeyLife>) -> Metrics {
         Metrics {
             sandboxes: Mutex::default(),
             maps: OnceLock::new(),
+            keys,
             audit,
             started: Instant::now(),
         }
@@ -89,6 +94,7 @@ impl Metrics {
         text::encode(text::Snapshot {
             sandboxes: sandboxes.into_values().collect(),
             maps: self.maps.get().map(|maps| maps.read()).unwrap_or_default(),
+            keys: (self.keys)(),
             audit_dropped: self.audit.dropped(),
             audit_waiting: self.audit.waiting(),
             uptime: self.started.elapsed(),

@@ -12,6 +12,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::keys::{self, KeyLife};
 use super::sandbox::{Decisions, SandboxMetrics};
 use crate::seam::MapFill;
 
@@ -20,6 +21,7 @@ use crate::seam::MapFill;
 pub(super) struct Snapshot {
     pub(super) sandboxes: Vec<Arc<SandboxMetrics>>,
     pub(super) maps: Vec<MapFill>,
+    pub(super) keys: Vec<KeyLife>,
     pub(super) audit_dropped: u64,
     pub(super) audit_waiting: usize,
     pub(super) uptime: Duration,
@@ -46,6 +48,7 @@ impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let encoder = &mut encoder;
         self.process(encoder)?;
+        keys::encode(&self.keys, encoder)?;
         self.decisions(encoder, "requests", "Finished requests", |sandbox| &sandbox.requests)?;
         let help =
             "Connections decided as a whole: tunnels, and refusals before any request was read";

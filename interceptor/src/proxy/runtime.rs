@@ -7,7 +7,8 @@ use std::thread::Builder;
 use super::asking::feed::ApprovalFeed;
 use super::tidy::Tidy;
 use crate::audit::Audit;
-use crate::metrics::Metrics;
+use crate::credential;
+use crate::metrics::{KeyLife, Metrics};
 use crate::tls::verify::CertificateVerifier;
 use crate::tls::{TlsError, client};
 use crate::upstream::Upstream;
@@ -50,7 +51,7 @@ impl Runtime {
             upstream: options.upstream,
             client: client::base(verifier.clone())?,
             verifier,
-            metrics: Metrics::new(options.audit.clone()),
+            metrics: Metrics::new(options.audit.clone(), key_lives),
             audit: options.audit,
             tidy: Arc::default(),
             approvals: ApprovalFeed::new(),
@@ -74,4 +75,17 @@ impl Runtime {
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
+}
+
+/// What is known of keys that live.
+fn key_lives() -> Vec<KeyLife> {
+    let all = credential::measured().into_iter();
+    all.map(|(credential, known)| KeyLife {
+        credential,
+        fetches: known.fetches,
+        failures: known.failures,
+        age: known.age,
+        left: known.left,
+    })
+    .collect()
 }

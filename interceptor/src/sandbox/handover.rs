@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::as_user::AsUser;
+use super::program::Program;
 use super::rlimits::ResourceLimits;
 use super::sys;
 use super::user::UserIdentity;
@@ -33,6 +34,8 @@ pub(crate) enum Order {
     /// Become a daemon's attendant, which opens network namespaces for it; another protocol
     /// follows.
     Attend,
+    /// Become this program, which belongs to no sandbox. Its standard output is this process's.
+    Program(Box<Program>),
     /// Create the namespaces and bind the listeners. The process is already in its cgroup.
     Begin(Begin),
     /// Test enforcement: the proxy must answer with this token.

@@ -30,6 +30,7 @@ mod mounts;
 mod nss;
 mod outer;
 pub(crate) mod privileges;
+pub(crate) mod program;
 mod reaper;
 pub(crate) mod resources;
 pub(crate) mod rlimits;

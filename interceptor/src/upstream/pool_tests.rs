@@ -14,7 +14,7 @@ async fn rig(generation: Generation) -> (Arc<Pool>, TcpListener) {
     let rule = format!("api.example.com:80:{}", listener.local_addr().unwrap());
     let overrides = [rule.parse().unwrap()].into_iter().collect();
     let upstream = Upstream::new(UpstreamOptions { overrides, ..UpstreamOptions::default() });
-    let metrics = Metrics::new(Audit::discard().unwrap()).sandbox(&"pool".into());
+    let metrics = Metrics::new(Audit::discard().unwrap(), Vec::new).sandbox(&"pool".into());
     (Pool::new(generation, upstream, metrics), listener)
 }
 

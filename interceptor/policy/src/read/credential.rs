@@ -7,7 +7,7 @@ use super::super::document::{CredentialDocument, Located};
 use super::super::inject::{BasicDocument, InjectDocument};
 use super::super::json::{Kind, Node};
 use super::super::network_rule::{NetworkRule, Target};
-use super::{CREDENTIAL, INJECT, Reader};
+use super::{CREDENTIAL, EXEC, INJECT, Reader};
 
 impl Reader {
     pub(super) fn check_name(&mut self, name: &str, node: &Node<'_>) {
@@ -27,7 +27,8 @@ impl Reader {
             Some(key) => credential.key = self.key(&key),
             None => self.error(
                 node,
-                "the field `key` is missing: a string, {\"env\": NAME} or {\"file\": PATH}",
+                "the field `key` is missing: a string, {\"env\": NAME}, {\"file\": PATH} or \
+                 {\"exec\": [PROGRAM, …]}",
             ),
         }
         credential.endpoints = endpoints.map(|node| self.endpoints(&node));
@@ -43,7 +44,15 @@ impl Reader {
         Some(credential)
     }
 
+    /// A credential's key, or its source.
     pub(super) fn key(&mut self, node: &Node<'_>) -> Option<KeySource> {
+        let is_program = |node: &Node<'_>| {
+            let mut members = node.members().into_iter().flatten();
+            members.any(|member| EXEC.contains(&member.name.as_str()))
+        };
+        if node.kind() == Kind::Object && is_program(node) {
+            return self.program(node);
+        }
         self.secret(node, "a key", Reader::literal_key)
     }
 

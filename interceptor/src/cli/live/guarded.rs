@@ -21,12 +21,12 @@ const MOST_LINKS: usize = 40;
 
 /// What a path leads to.
 #[derive(Debug)]
-pub(super) struct Guarded {
+pub(in crate::cli) struct Guarded {
     /// The file itself, opened without reading it.
     file: OwnedFd,
     /// Whether the user could have put what is there: could write the file, or replace it or any
     /// directory or link on the way. So could anybody else but root and the person.
-    pub(super) is_changeable: bool,
+    pub(in crate::cli) is_changeable: bool,
     /// Whether nobody but root could, outside the sandbox.
     pub(super) is_roots: bool,
     /// The directories in which an entry decides where the path leads, and that are watched: those
@@ -41,6 +41,22 @@ impl Guarded {
     /// # Errors
     /// If it leads to no regular file, or that cannot be told.
     pub(super) fn open(path: &Path, user: &UserIdentity, person: u32) -> io::Result<Guarded> {
+        let found = Guarded::any(path, user, person)?;
+        match kind(&fstat(&found.file)?) {
+            SFlag::S_IFREG => Ok(found),
+            _ => Err(files::unfit("it is not a regular file")),
+        }
+    }
+
+    /// Follows an absolute path to whatever it leads to.
+    ///
+    /// # Errors
+    /// If it leads to nothing, or that cannot be told.
+    pub(in crate::cli) fn any(
+        path: &Path,
+        user: &UserIdentity,
+        person: u32,
+    ) -> io::Result<Guarded> {
         let root = || open_at_root("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
         let mut at: OwnedFd = root()?;
         let mut left = components(path);
@@ -72,9 +88,6 @@ impl Guarded {
             if !left.is_empty() {
                 at = next;
                 continue;
-            }
-            if kind(&status) != SFlag::S_IFREG {
-                return Err(files::unfit("it is not a regular file"));
             }
             judged.add(judges.of_content(&next)?);
             directories.push(at);

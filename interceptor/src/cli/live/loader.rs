@@ -15,10 +15,11 @@ use nix::sys::stat::{Mode, fstat};
 use serde_json::Value;
 
 use crate::cli::person::{Person, act_as};
+use crate::cli::programs;
 use crate::cli::stable::Typed;
 use crate::cli::which::Which;
 use crate::cli::written::Written;
-use crate::credential::{CREDENTIALS_DIRECTORY, Keyring};
+use crate::credential::{CREDENTIALS_DIRECTORY, Keyring, Means};
 use crate::fleet::{Compiling, FleetError, GivenPolicies, LoadedPolicy, Source, without_keys};
 use crate::ipc::{SentPath as Sent, Strings};
 use crate::sandbox::handover::Secrets;
@@ -108,6 +109,15 @@ pub(super) enum Rights {
     Person,
 }
 
+/// A document, and what of it counts for its keys.
+struct Text<'a> {
+    text: &'a str,
+    /// The file that it came from, without links.
+    file: Option<&'a Path>,
+    /// Whether it may name programs that were not run before.
+    runs_new: bool,
+}
+
 impl Loader {
     /// Loads what a file holds, with what the options add to it.
     ///
@@ -148,13 +158,20 @@ impl Loader {
         rights: Rights,
     ) -> Result<LoadedPolicy, FleetError> {
         let strict = strict_json(text).map_err(|problem| FleetError::Policy(vec![problem]))?;
+        // What a file holds may be somebody else's by now; who gives a document is known.
+        let runs_new = source == Source::Given;
         let file = match &source {
             Source::File(path) => fs::canonicalize(path).ok(),
             Source::Given => None,
         };
         let compiling = Compiling { catalogue: &self.catalogue, proxy: self.proxy.as_ref() };
         LoadedPolicy::with_keys(&strict, &[], source, compiling, |policy| {
-            let keyring = self.keys(policy, file.as_deref(), text, previous, rights)?;
+            let keyring = self.keys(
+                policy,
+                Text { text, file: file.as_deref(), runs_new },
+                previous,
+                rights,
+            )?;
             self.is_secret(policy, &keyring, file.as_deref())?;
             Ok(keyring)
         })
@@ -163,12 +180,15 @@ impl Loader {
     fn keys(
         &self,
         policy: &Policy,
-        file: Option<&Path>,
-        text: &str,
+        from: Text<'_>,
         previous: &Keyring,
         rights: Rights,
     ) -> Result<Keyring, Vec<Problem>> {
-        let typed = Typed { person: &self.person, runner: self.runner.uid, fresh: self.fresh };
+        let Text { text, file, runs_new } = from;
+        let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        let programs = Ok(programs::of_person(&self.person, &self.runner, &directory));
+        let runner = self.runner.uid;
+        let typed = Typed { person: &self.person, runner, fresh: self.fresh, programs };
         let seed = file.and_then(|file| typed.seed(Some(file), text));
         let load = || {
             let environment = |name: &str| match (name, rights) {
@@ -176,7 +196,9 @@ impl Loader {
                 (CREDENTIALS_DIRECTORY, Rights::Person) => None,
                 _ => self.person.given(name),
             };
-            Keyring::load_with(policy, Some(previous), &environment, seed.as_ref())
+            let (programs, seed) = (typed.programs.clone(), seed.as_ref());
+            let means = Means { environment: &environment, seed, programs, runs_new };
+            Keyring::load_with(policy, Some(previous), &means)
         };
         let loaded = match rights {
             Rights::Own => load(),
@@ -208,7 +230,7 @@ impl Loader {
         let auth = policy.way_out().proxy_auth.as_ref().map(|auth| (auth, "/upstream/proxy_auth"));
         for (key, pointer) in keys.chain(auth) {
             let (path, what) = match key {
-                KeySource::Env(_) => continue,
+                KeySource::Env(_) | KeySource::Exec(_) => continue,
                 KeySource::File(path) => (path.as_path(), "the key's file"),
                 KeySource::Literal(_) => match file {
                     Some(file) if !self.is_covered(file) => (file, "the policy's file"),

@@ -6,7 +6,7 @@
 //! when the person says so outside.
 
 mod changes;
-mod guarded;
+pub(in crate::cli) mod guarded;
 mod loader;
 pub(super) mod place;
 mod watch;

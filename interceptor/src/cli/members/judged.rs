@@ -14,7 +14,7 @@ use super::wire::{OwnPolicy, Wanted};
 use crate::cli::perform::Rules;
 use crate::cli::{discovery, policy_file, registries, setup};
 use crate::control::model::OwnPolicies;
-use crate::credential::{KeyError, Keyring, SECRET, Seed};
+use crate::credential::{KeyError, Keyring, Means, SECRET, Seed};
 use crate::ipc::{Secret, SentPath};
 use crate::notice;
 use crate::proxy::asking::LeaseScope;
@@ -174,7 +174,9 @@ fn operators(name: &str, secret: Option<Secret>, uid: u32) -> anyhow::Result<Rul
     }
     let seed = secret.and_then(|secret| seed(&secret, uid, &file));
     let environment = |name: &str| std::env::var_os(name);
-    let keyring = Keyring::load_with(&policy, None, &environment, seed.as_ref())
+    let why = "keys from programs are not there for runs without sudo yet";
+    let means = Means::without_programs(&environment, seed.as_ref(), why);
+    let keyring = Keyring::load_with(&policy, None, &means)
         .map_err(|errors| anyhow::anyhow!(joined(&errors)))?;
     let mut hidden = vec![SentPath(file)];
     let mut key_variables = Vec::new();
@@ -182,7 +184,7 @@ fn operators(name: &str, secret: Option<Secret>, uid: u32) -> anyhow::Result<Rul
         match key {
             KeySource::Env(variable) => key_variables.push(variable.clone()),
             KeySource::File(path) => hidden.extend(setup::regular_file(path).map(SentPath)),
-            KeySource::Literal(_) => {}
+            KeySource::Literal(_) | KeySource::Exec(_) => {}
         }
     }
     // A lease could send the operator's keys elsewhere, and the member can pass for whoever gives

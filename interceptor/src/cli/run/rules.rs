@@ -14,7 +14,8 @@ use crate::cli::setup::{self, LoadedPolicy};
 use crate::cli::stable::Typed;
 use crate::cli::which::Chosen;
 use crate::cli::written::Written;
-use crate::cli::{Common, perform, registries, shown_policy};
+use crate::cli::{Common, perform, programs, registries, shown_policy};
+use crate::credential::Runs;
 use crate::ipc::SentPath as Sent;
 use crate::proxy::asking::LeaseScope;
 use crate::sandbox::handover::ShownPolicy;
@@ -59,7 +60,11 @@ impl ChosenRules {
             }
         };
         let fresh = arguments.fresh_placeholders;
-        let typed = Typed { person, runner: identity.uid, fresh };
+        let programs: Runs = match by_daemon {
+            true => Err("keys from programs are not there for runs without sudo yet"),
+            false => Ok(programs::of_person(person, identity, directory)),
+        };
+        let typed = Typed { person, runner: identity.uid, fresh, programs };
         let (origin, judged) = match chosen {
             Chosen::Text(written) => {
                 let origin = Origin::of(&written)?;

@@ -40,9 +40,9 @@ pub(in crate::cli) fn require(
     catalogue: &Catalogue,
 ) -> anyhow::Result<Written> {
     let Some(path) = written.file.as_deref() else { return Ok(written) };
-    let listed = list(person).context("cannot read which policies are trusted")?;
-    let hash = hash(&written.text);
-    if listed.lines().any(|line| line.split_whitespace().next() == Some(&hash)) {
+    let unreadable = "cannot read which policies are trusted";
+    let listed = list(person).context(unreadable)?;
+    if is_trusted(person, &written.text).context(unreadable)? {
         return Ok(Written { is_trusted: true, ..written });
     }
     let shown = shown(path);
@@ -129,6 +129,15 @@ pub(in crate::cli) fn is_trusted_since(
     let listed = person.act(|| read(directory, person))?;
     let now = Timestamp::now();
     Ok(listed.lines().filter_map(told).any(|time| time > since && time <= now))
+}
+
+/// Whether the person has ever said that this content is trusted.
+///
+/// # Errors
+/// If the list cannot be read.
+pub(in crate::cli) fn is_trusted(person: &Person, text: &str) -> io::Result<bool> {
+    let hash = hash(text);
+    Ok(list(person)?.lines().any(|line| line.split_whitespace().next() == Some(&hash)))
 }
 
 /// The text of the list, empty if there is none.

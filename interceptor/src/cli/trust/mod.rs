@@ -8,5 +8,5 @@ mod known;
 
 pub use self::command::{Trust, run};
 pub(super) use self::known::{
-    command, directory, is_trusted_since, quoted, record, require, shown,
+    command, directory, is_trusted, is_trusted_since, quoted, record, require, shown,
 };

@@ -1,0 +1,188 @@
+//! Programs that print keys, run with the rights and the variables of the person who typed the
+//! command.
+//!
+//! A program runs outside the sandbox while the sandbox lives, often as the user who runs the
+//! command inside. So nothing may be run that this user could change: the program, a script among
+//! its arguments, a directory of PATH, a variable that names code to load.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use interceptor_policy::ExecSource;
+use zeroize::Zeroizing;
+
+use super::live::guarded::Guarded;
+use super::person::Person;
+use super::policy_file::printable;
+use crate::credential::{MOST_PRINTED, Programs, SourceProblem};
+use crate::ipc::Strings;
+use crate::sandbox::program::{self, Program, ProgramError};
+use crate::sandbox::user::UserIdentity;
+
+/// Where programs are looked for if the person has no PATH.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// What root inside can write, besides the working directory.
+const WRITABLE: [&str; 4] = ["/tmp", "/var/tmp", "/dev/shm", "/run"];
+/// Variables that make interpreters load code, and what sudo sets, as prefixes of their names.
+const LEFT_OUT: [&str; 18] = [
+    "BASH_ENV",
+    "BASH_FUNC_",
+    "CLASSPATH",
+    "ENV",
+    "GCONV_PATH",
+    "GEM_",
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "LD_",
+    "LUA_",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "PERL",
+    "PYTHON",
+    "RUBYLIB",
+    "RUBYOPT",
+    "SUDO_",
+    "_JAVA_OPTIONS",
+];
+
+/// The programs of one person.
+#[derive(Debug)]
+struct PersonsPrograms {
+    identity: UserIdentity,
+    /// The person's variables, without those that load code and without PATH.
+    environment: Vec<OsString>,
+    /// The directories in which programs are looked for.
+    path: Vec<PathBuf>,
+    umask: u32,
+    guard: Guard,
+    whose: String,
+}
+
+/// Against whom programs are guarded.
+#[derive(Debug)]
+struct Guard {
+    /// Who runs the command inside.
+    runner: UserIdentity,
+    /// Who typed the command: besides root the only one who may change them.
+    person: u32,
+    /// The working directory.
+    directory: PathBuf,
+}
+
+/// The programs of a person, guarded against who runs the command inside in this directory.
+pub(super) fn of_person(
+    person: &Person,
+    runner: &UserIdentity,
+    directory: &Path,
+) -> Arc<dyn Programs> {
+    let (person_uid, directory) = (person.identity.uid, directory.to_owned());
+    let guard = Guard { runner: runner.clone(), person: person_uid, directory };
+    let path = person.variable("PATH").unwrap_or_else(|| PATH.into());
+    let is_guarded = |directory: &PathBuf| {
+        directory.is_absolute() && !guard.is_changeable(directory).unwrap_or(true)
+    };
+    let path = std::env::split_paths(&path).filter(is_guarded).collect();
+    let identity = person.identity.clone();
+    let whose = format!("{}:{}:{:?}:{}", identity.uid, identity.gid, identity.groups, runner.uid);
+    let environment = environment(person);
+    let umask = person.umask().unwrap_or(0o077);
+    Arc::new(PersonsPrograms { identity, environment, path, umask, guard, whose })
+}
+
+/// The person's variables, but for PATH.
+fn environment(person: &Person) -> Vec<OsString> {
+    let is_left_out =
+        |name: &OsStr| LEFT_OUT.iter().any(|prefix| name.as_bytes().starts_with(prefix.as_bytes()));
+    let line = |name: &OsStr, value: &OsStr| [name, OsStr::new("="), value].join(OsStr::new(""));
+    let own = [("HOME", person.home().map(PathBuf::into_os_string)), ("USER", name_of(person))];
+    let own = own.into_iter().chain([("LOGNAME", name_of(person))]);
+    let own: Vec<(&str, OsString)> = own.filter_map(|(name, value)| Some((name, value?))).collect();
+    let is_own = |name: &OsStr| name == "PATH" || own.iter().any(|(known, _)| name == *known);
+    let all = person.environment();
+    let others = all.iter().filter(|(name, _)| !is_own(name) && !is_left_out(name));
+    let mut lines: Vec<OsString> = others.map(|(name, value)| line(name, value)).collect();
+    lines.extend(own.iter().map(|(name, value)| line(OsStr::new(name), value)));
+    // Code in the home is the sandbox's to write.
+    lines.push("PYTHONNOUSERSITE=1".into());
+    lines
+}
+
+fn name_of(person: &Person) -> Option<OsString> {
+    Some(OsString::from(&person.identity.name))
+}
+
+impl Guard {
+    /// Whether the sandbox could put something else in a place, or change what is there.
+    fn is_changeable(&self, path: &Path) -> std::io::Result<bool> {
+        if self.runner.is_root() {
+            // Inside, all else is read-only for root.
+            let path = std::fs::canonicalize(path)?;
+            let writable = WRITABLE.iter().map(Path::new).chain([self.directory.as_path()]);
+            return Ok(writable.into_iter().any(|place| path.starts_with(place)));
+        }
+        Ok(Guarded::any(path, &self.runner, self.person)?.is_changeable)
+    }
+
+    fn check(&self, path: &Path) -> Result<(), SourceProblem> {
+        match self.is_changeable(path) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(SourceProblem::Changeable(printable(&path.to_string_lossy()))),
+            Err(error) => Err(SourceProblem::Unstarted(error.to_string())),
+        }
+    }
+}
+
+impl PersonsPrograms {
+    /// The program's file.
+    fn found(&self, name: &str) -> Result<PathBuf, SourceProblem> {
+        if name.starts_with('/') {
+            return Ok(PathBuf::from(name));
+        }
+        let mut places = self.path.iter().map(|directory| directory.join(name));
+        places.find(|place| place.is_file()).ok_or(SourceProblem::NotFound)
+    }
+
+    /// The command line, guarded.
+    fn command(&self, source: &ExecSource) -> Result<Vec<OsString>, SourceProblem> {
+        let program = self.found(source.program())?;
+        self.guard.check(&program)?;
+        let arguments = source.argv.iter().skip(1);
+        for argument in arguments.clone().filter(|argument| argument.starts_with('/')) {
+            // It may be a script; what is no file is none.
+            if Path::new(argument).is_file() {
+                self.guard.check(Path::new(argument))?;
+            }
+        }
+        Ok([program.into_os_string()].into_iter().chain(arguments.map(Into::into)).collect())
+    }
+}
+
+impl Programs for PersonsPrograms {
+    fn whose(&self) -> &str {
+        &self.whose
+    }
+
+    fn run(&self, source: &ExecSource) -> Result<Zeroizing<Vec<u8>>, SourceProblem> {
+        let command = Strings(self.command(source)?);
+        let mut environment = self.environment.clone();
+        let path = std::env::join_paths(&self.path).unwrap_or_default();
+        environment.push([OsStr::new("PATH="), &path].join(OsStr::new("")));
+        let program = Program {
+            command,
+            environment: Strings(environment),
+            identity: self.identity.clone(),
+            umask: self.umask,
+        };
+        program::run(program, source.timeout, MOST_PRINTED).map_err(|error| match error {
+            ProgramError::Unstarted(why) => SourceProblem::Unstarted(why),
+            ProgramError::Timeout => SourceProblem::Timeout(source.timeout),
+            ProgramError::TooLong => SourceProblem::TooLong,
+            ProgramError::Failed(status) => match program::end_of(status) {
+                Ok(status) => SourceProblem::Status(status),
+                Err(signal) => SourceProblem::Killed(signal),
+            },
+        })
+    }
+}

@@ -1,0 +1,346 @@
+//! One source, and the life of its key.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use interceptor_policy::ExecSource;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::super::key::RealKey;
+use super::super::readers;
+use super::printed::{self, Printed};
+use super::{Measured, Programs, SourceProblem, registry};
+
+/// How long after a failure the next attempt is: doubled with each, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The least time between two fetches because an origin refused the key: a sandbox can provoke such
+/// answers.
+const REFUSED_EVERY: Duration = Duration::from_secs(30);
+/// How long a request waits for another key after an origin refused the one there is.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How much longer than the source itself a request waits.
+const MARGIN: Duration = Duration::from_secs(5);
+/// A fetch that ended so long ago counts as one that begins now.
+const JUST_NOW: Duration = Duration::from_secs(1);
+
+/// A source that several keyrings share.
+#[derive(Debug)]
+pub(crate) struct Living {
+    source: ExecSource,
+    programs: Arc<dyn Programs>,
+    state: Mutex<State>,
+    /// The number of the key there is; 0 before the first.
+    version: AtomicU64,
+    /// Counts fetches that ended, for those who wait in a task, and for those who block.
+    ended: watch::Sender<u64>,
+    ended_here: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    value: Option<Value>,
+    is_fetching: bool,
+    failure: Option<Failure>,
+    fetches: u64,
+    failures: u64,
+    /// When a fetch last began because an origin refused the key.
+    refused: Option<Instant>,
+    /// The credentials whose key it is.
+    names: BTreeSet<String>,
+}
+
+/// A key, with its life.
+#[derive(Clone, Debug)]
+pub(crate) struct Value {
+    /// The key.
+    pub(crate) key: Arc<RealKey>,
+    /// Its number at this source.
+    pub(crate) version: u64,
+    fetched: Instant,
+    life: Duration,
+    until: Option<Timestamp>,
+}
+
+/// The attempts that failed since the last key came.
+#[derive(Debug)]
+struct Failure {
+    problem: SourceProblem,
+    ended: Instant,
+    times: u32,
+}
+
+/// What a request finds.
+enum Found {
+    Good,
+    /// Good, but refused by an origin, and another is being fetched.
+    Refused,
+    Fetching,
+    Failed(SourceProblem),
+    Due,
+}
+
+impl Value {
+    fn is_good(&self) -> bool {
+        // The clock that goes on while the machine sleeps counts too.
+        self.fetched.elapsed() < self.life && self.until.is_none_or(|end| Timestamp::now() < end)
+    }
+
+    fn left(&self) -> Duration {
+        if self.is_good() {
+            self.life.saturating_sub(self.fetched.elapsed())
+        } else {
+            Duration::ZERO
+        }
+    }
+}
+
+impl Failure {
+    fn pause(&self) -> Duration {
+        FIRST_PAUSE.saturating_mul(1 << self.times.saturating_sub(1).min(6)).min(LONGEST_PAUSE)
+    }
+}
+
+impl State {
+    fn good(&self) -> Option<&Value> {
+        self.value.as_ref().filter(|value| value.is_good())
+    }
+
+    fn found(&self) -> Found {
+        if let Some(value) = self.good() {
+            let is_refused = self.refused.is_some_and(|refused| refused > value.fetched);
+            return if is_refused && self.is_fetching { Found::Refused } else { Found::Good };
+        }
+        match &self.failure {
+            _ if self.is_fetching => Found::Fetching,
+            Some(failure) if failure.ended.elapsed() < failure.pause() => {
+                Found::Failed(failure.problem.clone())
+            }
+            _ => Found::Due,
+        }
+    }
+}
+
+impl Living {
+    /// The source of a credential's key.
+    pub(crate) fn of(
+        source: &ExecSource,
+        programs: &Arc<dyn Programs>,
+        credential: &str,
+    ) -> Arc<Living> {
+        let living = registry::find(source, programs);
+        living.state().names.insert(credential.to_owned());
+        living
+    }
+
+    pub(super) fn new(source: ExecSource, programs: Arc<dyn Programs>) -> Living {
+        Living {
+            source,
+            programs,
+            state: Mutex::default(),
+            version: AtomicU64::new(0),
+            ended: watch::Sender::new(0),
+            ended_here: Condvar::new(),
+        }
+    }
+
+    /// Whether it is the source of this program with these rights.
+    pub(super) fn is(&self, source: &ExecSource, whose: &str) -> bool {
+        self.source == *source && self.programs.whose() == whose
+    }
+
+    /// Whether its program is this one.
+    pub(crate) fn is_of(&self, source: &ExecSource) -> bool {
+        self.source == *source
+    }
+
+    /// What it is called in messages.
+    pub(crate) fn name(&self) -> &str {
+        self.source.program()
+    }
+
+    /// Every step leaves it consistent.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of the key there is.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The last key that came, expired or not.
+    pub(crate) fn value(&self) -> Option<Value> {
+        self.state().value.clone()
+    }
+
+    /// A key that has not expired; fetched if there is none. Waits for it on this thread.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn read(&self) -> Result<Value, SourceProblem> {
+        self.get(|_| false)
+    }
+
+    /// As [`Living::read`], but fetched even if there is one.
+    ///
+    /// # Errors
+    /// Why there is no other.
+    pub(crate) fn read_again(&self) -> Result<Value, SourceProblem> {
+        let asked = Instant::now();
+        self.get(|value| value.fetched + JUST_NOW < asked)
+    }
+
+    fn get(&self, is_old: impl Fn(&Value) -> bool) -> Result<Value, SourceProblem> {
+        let mut state = self.state();
+        let has_waited = state.is_fetching;
+        while state.is_fetching {
+            state = self.ended_here.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if let Some(value) = state.good().filter(|value| !is_old(value)) {
+            return Ok(value.clone());
+        }
+        match (&state.failure, state.found()) {
+            (_, Found::Failed(problem)) => return Err(problem),
+            // What was waited for is what is told, however long that took.
+            (Some(failure), _) if has_waited => return Err(failure.problem.clone()),
+            _ => {}
+        }
+        state.is_fetching = true;
+        drop(state);
+        self.fetch()
+    }
+
+    /// Begins a fetch on a thread of its own, unless there is one under way.
+    pub(crate) fn begin(self: &Arc<Self>) {
+        let mut state = self.state();
+        if std::mem::replace(&mut state.is_fetching, true) {
+            return;
+        }
+        drop(state);
+        let living = self.clone();
+        let begun = readers::run(move || drop(living.fetch()));
+        if let Err(error) = begun {
+            // Its result is told to those who wait.
+            let _ = self.end(Err(SourceProblem::Unstarted(error.to_string())));
+        }
+    }
+
+    /// Fetches, and ends what was begun. Its error is logged by the name of the program.
+    fn fetch(&self) -> Result<Value, SourceProblem> {
+        let fetched = catch_unwind(AssertUnwindSafe(|| {
+            let printed = self.programs.run(&self.source)?;
+            printed::read(printed, &self.source, Timestamp::now())
+        }));
+        self.end(fetched.unwrap_or(Err(SourceProblem::Unstarted("it failed here".to_owned()))))
+    }
+
+    fn end(&self, fetched: Result<Printed, SourceProblem>) -> Result<Value, SourceProblem> {
+        let mut state = self.state();
+        state.is_fetching = false;
+        state.fetches += 1;
+        let result = match fetched {
+            Ok(Printed { key, life, until }) => {
+                let version = self.version() + 1;
+                let fetched = Instant::now();
+                let value = Value { key: Arc::new(key), version, fetched, life, until };
+                state.value = Some(value.clone());
+                state.failure = None;
+                self.version.store(version, Ordering::Release);
+                Ok(value)
+            }
+            Err(problem) => {
+                let times = state.failure.as_ref().map_or(0, |failure| failure.times);
+                let times = times.saturating_add(1);
+                state.failures += 1;
+                state.failure =
+                    Some(Failure { problem: problem.clone(), ended: Instant::now(), times });
+                Err(problem)
+            }
+        };
+        drop(state);
+        if let Err(problem) = &result {
+            tracing::warn!(program = self.name(), %problem, "no key from this program");
+        }
+        self.ended.send_modify(|ended| *ended += 1);
+        self.ended_here.notify_all();
+        registry::due_changed();
+        result
+    }
+
+    /// When the next fetch is due; `None` while one is under way, and before the first.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let state = self.state();
+        if state.is_fetching {
+            return None;
+        }
+        match (&state.failure, &state.value) {
+            (Some(failure), _) => Some(failure.ended + failure.pause()),
+            (None, Some(value)) => Some(value.fetched + value.life.mul_f64(0.8)),
+            (None, None) => None,
+        }
+    }
+
+    /// Waits until there is a key that has not expired.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) async fn usable(self: &Arc<Self>) -> Result<(), SourceProblem> {
+        let mut ended = self.ended.subscribe();
+        let deadline = tokio::time::Instant::now() + self.source.timeout + MARGIN;
+        loop {
+            let found = self.state().found();
+            match found {
+                Found::Good => return Ok(()),
+                Found::Refused => {
+                    // The one there is may still be good for other requests.
+                    let _ = tokio::time::timeout(PATIENCE, ended.changed()).await;
+                    return Ok(());
+                }
+                Found::Failed(problem) => return Err(problem),
+                Found::Due => self.begin(),
+                Found::Fetching => {}
+            }
+            if tokio::time::timeout_at(deadline, ended.changed()).await.is_err() {
+                return Err(SourceProblem::Timeout(self.source.timeout));
+            }
+            // What was waited for is what is told, however long that took.
+            let state = self.state();
+            match &state.failure {
+                Some(failure) if state.good().is_none() => return Err(failure.problem.clone()),
+                _ => {}
+            }
+        }
+    }
+
+    /// An origin refused the key in a request that was made at `sent`: fetches another, once.
+    pub(crate) fn refused(self: &Arc<Self>, sent: Instant) {
+        let mut state = self.state();
+        let Some(value) = &state.value else { return };
+        let is_newer = value.fetched > sent;
+        let is_soon = state.refused.is_some_and(|last| last.elapsed() < REFUSED_EVERY);
+        if is_newer || is_soon || state.is_fetching {
+            return;
+        }
+        state.refused = Some(Instant::now());
+        drop(state);
+        self.begin();
+    }
+
+    /// The credentials whose key it is, and what is known of it.
+    pub(super) fn measure(&self) -> (Vec<String>, Measured) {
+        let state = self.state();
+        let value = state.value.as_ref();
+        let measured = Measured {
+            fetches: state.fetches,
+            failures: state.failures,
+            age: value.map(|value| value.fetched.elapsed()),
+            left: value.map(Value::left),
+        };
+        (state.names.iter().cloned().collect(), measured)
+    }
+}

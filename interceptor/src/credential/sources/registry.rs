@@ -1,0 +1,119 @@
+//! The living sources of this process, and the thread that fetches them ahead of their end.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use interceptor_policy::ExecSource;
+
+use super::{Living, Programs};
+
+/// The longest wait of the thread, so that it notices sources that are gone.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+struct Registry {
+    all: Vec<Weak<Living>>,
+    /// Whether the thread runs.
+    is_timed: bool,
+}
+
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry { all: Vec::new(), is_timed: false });
+/// Told when a source's next fetch is due at another time.
+static CHANGED: Condvar = Condvar::new();
+
+/// Every step leaves it consistent.
+fn registry() -> MutexGuard<'static, Registry> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The source of a program with these rights: the one that there is, or a new one.
+pub(super) fn find(source: &ExecSource, programs: &Arc<dyn Programs>) -> Arc<Living> {
+    let mut registry = registry();
+    let known = registry.all.iter().filter_map(Weak::upgrade);
+    let mut known = known.filter(|living| living.is(source, programs.whose()));
+    if let Some(living) = known.next() {
+        return living;
+    }
+    drop(known);
+    let living = Arc::new(Living::new(source.clone(), programs.clone()));
+    registry.all.retain(|living| living.strong_count() > 0);
+    registry.all.push(Arc::downgrade(&living));
+    if !registry.is_timed {
+        // Without the thread, a key is fetched again when a request finds that it has expired.
+        let timed = thread::Builder::new().name("key-sources".to_owned()).spawn(time);
+        registry.is_timed = timed.is_ok();
+    }
+    living
+}
+
+/// Says that a source is due at another time.
+pub(super) fn due_changed() {
+    // So that the thread cannot look in between.
+    let _registry = registry();
+    CHANGED.notify_all();
+}
+
+/// Begins each fetch when it is due, until there is no source any more.
+fn time() {
+    let mut held = registry();
+    loop {
+        let living: Vec<Arc<Living>> = held.all.iter().filter_map(Weak::upgrade).collect();
+        if living.is_empty() {
+            held.all.clear();
+            held.is_timed = false;
+            return;
+        }
+        let now = Instant::now();
+        let mut wait = LONGEST_WAIT;
+        let mut begun = Vec::new();
+        for living in living {
+            match living.due() {
+                Some(due) if due <= now => begun.push(living),
+                Some(due) => wait = wait.min(due - now),
+                None => {}
+            }
+        }
+        if begun.is_empty() {
+            held = CHANGED.wait_timeout(held, wait).unwrap_or_else(PoisonError::into_inner).0;
+            continue;
+        }
+        // Beginning one takes its lock, and what it holds may be dropped here.
+        drop(held);
+        begun.iter().for_each(Living::begin);
+        drop(begun);
+        held = registry();
+    }
+}
+
+/// What is known of the sources of credentials of one name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Measured {
+    pub(crate) fetches: u64,
+    pub(crate) failures: u64,
+    /// Since when its oldest key is there.
+    pub(crate) age: Option<Duration>,
+    /// How long the first of its keys to end still lasts.
+    pub(crate) left: Option<Duration>,
+}
+
+/// What is known, by the names of credentials.
+pub(crate) fn measured() -> BTreeMap<String, Measured> {
+    let living: Vec<Arc<Living>> = registry().all.iter().filter_map(Weak::upgrade).collect();
+    let mut all: BTreeMap<String, Measured> = BTreeMap::new();
+    for living in living {
+        let (names, one) = living.measure();
+        for name in names {
+            let sum = all.entry(name).or_default();
+            sum.fetches += one.fetches;
+            sum.failures += one.failures;
+            sum.age = sum.age.max(one.age);
+            sum.left = match (sum.left, one.left) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+        }
+    }
+    all
+}

@@ -1,0 +1,205 @@
+//! With whose rights programs that print keys are run, and which are not run at all.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use interceptor_tests::Lab;
+use interceptor_tests::conversing::{Conversing, typed};
+use interceptor_tests::people::Account;
+use serde_json::{Value, json};
+
+const HOST: &str = "two.test";
+const NEW: &str = "is not run, because it is new here";
+const IN_FORCE: &str = "changed and is in force: ";
+
+/// A program of root's that everybody may run: it tells how it was run, and prints a key.
+fn program(lab: &Lab, name: &str) -> PathBuf {
+    let directory = lab.directory().join("programs");
+    fs::create_dir_all(&directory).unwrap();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = directory.join(name);
+    let script = format!(
+        "#!/bin/sh\nexec 3>> \"$HOME/{name}.told\"\n{{ id -u; id -g; id -G; pwd; ulimit -c; umask; \
+         ps -o tty= -p $$; env; }} >&3\necho {}\n",
+        lab.another_key()
+    );
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+fn policy(allow: &[&str], argv: &Value) -> String {
+    json!({ "network": { "allow": allow },
+            "credentials_v2": { "lab": { "key": { "exec": argv }, "hosts": [HOST],
+                                         "env": "LAB_API_KEY" } } })
+    .to_string()
+}
+
+fn told(account: &Account, name: &str) -> String {
+    fs::read_to_string(account.home().join(format!("{name}.told"))).unwrap_or_default()
+}
+
+#[test]
+fn a_program_is_run_as_the_person_who_called_sudo_and_without_a_terminal() {
+    Lab::test(|lab| {
+        let account = Account::new(lab.directory());
+        let path = program(lab, "token");
+        account.file("p.json", &policy(&[HOST], &json!([path])));
+        account.directory(Path::new("bin"));
+        let line = "export PATH=$HOME/bin:$PATH MY_OWN=1 PYTHONPATH=$HOME LD_LIBRARY_PATH=$HOME; \
+                    sudo $I run --policy ./p.json -- true";
+        let (status, _, said) = account.typed(line);
+        assert_eq!(status, Some(0), "{said}");
+        let told = told(&account, "token");
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines[..2], [account.uid().to_string(), account.gid().to_string()], "{told}");
+        let mut groups: Vec<u32> =
+            lines[2].split_whitespace().map(|group| group.parse().unwrap()).collect();
+        groups.sort_unstable();
+        assert_eq!((groups, lines[3], lines[6]), (account.groups(), "/", "?"), "{told}");
+        let home = format!("HOME={}", account.home().display());
+        let user = format!("USER={}", account.name());
+        for line in
+            [home.as_str(), &user, "MY_OWN=1", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/games"]
+        {
+            assert!(lines.contains(&line), "{line}: {told}");
+        }
+        for name in ["PYTHONPATH=", "LD_", "SUDO_"] {
+            assert!(!lines.iter().any(|line| line.starts_with(name)), "{name}: {told}");
+        }
+    });
+}
+
+#[test]
+fn nothing_is_run_that_the_sandboxs_user_could_have_changed() {
+    Lab::test(|lab| {
+        let account = Account::new(lab.directory());
+        let roots = program(lab, "token");
+        let script = fs::read_to_string(&roots).unwrap();
+        let own = account.file("bin/own-token", &script);
+        let shadow = account.file("bin/id", &script);
+        for file in [&own, &shadow] {
+            fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let link = account.home().join("bin/link");
+        std::os::unix::fs::symlink(&roots, &link).unwrap();
+        let changeable = "is not run, because the sandbox's user can change";
+        for (argv, said) in [
+            (json!([own]), changeable),
+            (json!(["/bin/sh", own]), changeable),
+            // What it leads to is root's, and where is not.
+            (json!([link]), changeable),
+            (json!(["own-token"]), "was not found in PATH"),
+        ] {
+            account.file("p.json", &policy(&[HOST], &argv));
+            let line = "export PATH=$HOME/bin:$PATH; sudo $I run --policy ./p.json -- true";
+            let (status, _, err) = account.typed(line);
+            assert_eq!(status, Some(125), "{argv}: {err}");
+            assert!(err.contains(said), "{argv}: {err}");
+            let (status, out, err) =
+                account.typed("export PATH=$HOME/bin:$PATH; $I check ./p.json");
+            assert_eq!(status, Some(1), "{argv}: {err}");
+            assert!(out.contains(said), "{argv}: {out}");
+        }
+        assert_eq!((told(&account, "token"), told(&account, "id")), Default::default());
+        // Another user inside cannot.
+        account.file("p.json", &policy(&[HOST], &json!([own])));
+        let line = "sudo $I run --policy ./p.json --user nobody -- true";
+        let (status, _, err) = account.typed(line);
+        assert_eq!(status, Some(0), "{err}");
+        assert!(!told(&account, "token").is_empty());
+    });
+}
+
+#[test]
+fn a_policy_that_was_found_runs_nothing_before_it_is_trusted() {
+    Lab::test(|lab| {
+        let account = Account::new(lab.directory());
+        let path = program(lab, "token");
+        account.file("project/interceptor.json", &policy(&[HOST], &json!([path, "an argument"])));
+        let (status, out, err) = account.typed("cd project; $I check");
+        assert_eq!(status, Some(1), "{err}");
+        assert!(out.contains("is not trusted yet"), "{out}");
+        let (status, _, err) = account.typed("cd project; sudo $I run -- true");
+        assert_eq!(status, Some(125), "{err}");
+        let shown = format!("runs outside, as you, for lab: [{:?},\"an argument\"]\n", path);
+        assert!(err.contains(&shown), "{err}");
+        assert_eq!(told(&account, "token"), "");
+        assert_eq!(account.typed("cd project; $I check --skip-keys").0, Some(0));
+        assert_eq!(told(&account, "token"), "");
+        let (status, out, _) = account.typed("cd project; $I trust");
+        assert_eq!(status, Some(0), "{out}");
+        assert!(out.contains(&shown), "{out}");
+        assert_eq!(told(&account, "token"), "");
+        let (status, out, _) = account.typed("cd project; $I check");
+        assert_eq!(status, Some(0), "{out}");
+        assert!(told(&account, "token").contains(account.name()), "{out}");
+    });
+}
+
+#[test]
+fn a_policy_that_is_read_again_runs_no_program_that_it_did_not_have() {
+    Lab::test(|lab| {
+        let account = Account::new(lab.directory());
+        let (known, other) = (program(lab, "known"), program(lab, "other"));
+        let directory = lab.directory().join("policies");
+        fs::create_dir(&directory).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+        let file = directory.join("p.json");
+        fs::write(&file, policy(&[HOST], &json!([known]))).unwrap();
+        let said = lab.directory().join("said");
+        let name = account.name().to_owned();
+        let options = ["--name", &name, "--policy", file.to_str().unwrap()];
+        let mut run = Conversing::start(&account, "true", &options, &said);
+        assert!(!told(&account, "known").is_empty());
+        // Everything else of a policy with a program follows its file.
+        fs::write(&file, policy(&[HOST, "one.test"], &json!([known]))).unwrap();
+        run.wait_for(&format!("{IN_FORCE}allow +one.test\n"));
+        for argv in [json!([other]), json!([known, "--more"]), json!(["/bin/echo", "sk-argument"])]
+        {
+            let before = run.said().matches(NEW).count();
+            fs::write(&file, policy(&[HOST], &argv)).unwrap();
+            let late = std::time::Instant::now() + std::time::Duration::from_secs(60);
+            while run.said().matches(NEW).count() == before {
+                assert!(std::time::Instant::now() < late, "{argv}: {}", run.said());
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        }
+        assert_eq!(told(&account, "other"), "");
+        assert_eq!(run.verdict("one.test"), "");
+        // Who gives it through the API is known, and may run what the person may.
+        account.file("next.json", &policy(&[HOST], &json!([other])));
+        let (status, answer) =
+            typed(&account, "true", &["ctl", "policy", "put", &name, "next.json"]);
+        assert_eq!(status, Some(0), "{answer}");
+        assert!(told(&account, "other").contains(account.name()));
+        // The metrics tell of it by the name of its credential.
+        let sockets = "$HOME/.local/state/interceptor/control/*.sock";
+        let asking = format!("curl -sS --unix-socket {sockets} http://run/metrics");
+        let (status, metrics, err) = account.typed(&asking);
+        assert_eq!(status, Some(0), "{err}");
+        for series in ["fetches_total", "failures_total", "age_seconds", "expires_in_seconds"] {
+            let series = format!("interceptor_credential_{series}{{credential=\"lab\"}} ");
+            assert!(metrics.contains(&series), "{series}: {metrics}");
+        }
+        run.end();
+    });
+}
+
+#[test]
+fn a_run_without_sudo_is_refused_with_one_sentence() {
+    Lab::test(|lab| {
+        let account = Account::new(lab.directory());
+        let path = program(lab, "token");
+        account.file("p.json", &policy(&[HOST], &json!([path])));
+        let daemon = lab.daemon_for(&account);
+        let socket = daemon.members();
+        let line = format!("$I run --daemon {} --policy ./p.json -- true", socket.display());
+        let (status, _, err) = account.typed(&line);
+        assert_eq!(status, Some(125), "{err}");
+        assert!(err.contains("is not run: keys from programs are not there for runs without sudo"));
+        assert_eq!(told(&account, "token"), "");
+        daemon.finish();
+    });
+}
