@@ -355,8 +355,8 @@ fn p8_a_member_who_says_nothing_costs_no_program_in_the_kernel_and_is_told_why_i
     Lab::test(|lab| {
         let account = Account::new(lab.directory());
         let daemon = daemon(lab, &account);
-        let knock = "import socket, sys\ns = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
-                     print(s.makefile('rb').read().decode('latin1'))";
+        let knock = "import socket, sys\ns = socket.socket(socket.AF_UNIX); \
+                     s.connect(sys.argv[1]); print(s.makefile('rb').read().decode('latin1'))";
         let mut silent = account.shell("exec /usr/bin/python3 -c \"$@\"", &[knock]);
         let silent = silent.arg(daemon.members()).stdout(Stdio::piped()).spawn().unwrap();
         let names = |process: u32| {
