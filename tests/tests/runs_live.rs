@@ -141,7 +141,7 @@ fn a_run_is_listed_and_controlled_by_its_user_and_gone_at_its_end() {
         assert_eq!(status, Some(0), "{records}");
         assert!(records.lines().any(|line| line.contains("host_denied")), "{records}");
         let (status, said) = type_(&["ctl", "sandboxes", "delete", name]);
-        assert!(status == Some(2) && said.contains("ends with its command"), "{said}");
+        assert!(status == Some(2) && said.contains("end its command instead"), "{said}");
         let (status, said) = type_(&["ctl", "policy", "get", "nobodys"]);
         assert!(status == Some(2) && said.contains("you have no run nobodys"), "{said}");
 

@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 use super::problem::DaemonProblem;
+use super::spoken::Spoken;
 use crate::control::{self, Process};
 
 /// The largest response accepted, in bytes.
@@ -170,7 +171,7 @@ pub(in crate::cli) async fn begin(
     let malformed = |what: String| ApiError::Malformed { path: socket.to_owned(), what };
     let stream = connect(socket).await.map_err(|cause| unreachable(socket, cause))?;
     let by = server(&stream, address)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+    let (mut sender, connection) = http1::handshake(TokioIo::new(Spoken::over(stream)))
         .await
         .map_err(|error| malformed(error.to_string()))?;
     // Ends with the connection; errors reach the waiting request.

@@ -4,6 +4,7 @@
 pub(super) mod client;
 pub(super) mod events;
 mod problem;
+mod spoken;
 
 use std::future::Future;
 use std::process::ExitCode;
