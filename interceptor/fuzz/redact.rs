@@ -1,4 +1,5 @@
-//! Properties of redaction for any answer, however it is cut.
+//! Properties of redaction for any answer, however it is cut; and that the search finds what its
+//! plain definition does.
 
 use std::sync::{Arc, LazyLock};
 
@@ -11,6 +12,9 @@ const KEY: &str = "sk-Rx8~c1f0/b6d2e+A9zQ77==";
 const PLACEHOLDER: &str = "sk-proxy-managed-0123456ab";
 /// Another key of the same length and the same alphabet.
 const OTHER: &str = "==77Qz9A+e2d6b/0f1c~8xR-ks";
+
+/// The longest text that is compared with the definition.
+const MOST: usize = 1024;
 
 static SCANNERS: LazyLock<[Arc<Scanner>; 2]> = LazyLock::new(|| {
     [KEY, OTHER].map(|key| {
@@ -78,6 +82,10 @@ pub fn check(data: &[u8]) {
     assert_eq!(whole.is_some(), matches > 0);
     assert_eq!(pieces.concat().len(), text.len());
     assert!(!pieces.concat().windows(KEY.len()).any(|part| part == KEY.as_bytes()));
+    // The definition takes every byte for the beginning of a key.
+    if text.len() < MOST {
+        assert_eq!(scanner.found(&text), scanner.defined(&text));
+    }
     let (others, found) = stream(other, &text, &ends);
     if matches == 0 && found == 0 {
         let sizes = |pieces: &[Bytes]| pieces.iter().map(Bytes::len).collect::<Vec<_>>();

@@ -13,7 +13,7 @@ use interceptor_policy::{Catalogue, Document, Host, Policy, Request, Scheme};
 
 type Piece = (&'static str, fn());
 
-const PIECES: [Piece; 10] = [
+const PIECES: [Piece; 13] = [
     ("redact_json_1_mib", || redact(&repeated(JSON))),
     ("redact_escaped_json_1_mib", || redact(&repeated(ESCAPED))),
     ("redact_random_1_mib", || redact(&random())),
@@ -23,6 +23,9 @@ const PIECES: [Piece; 10] = [
     ("redact_references_1_mib", || redact(&repeated("&#65;"))),
     ("redact_hex_escapes_1_mib", || redact(&repeated(r"\x61"))),
     ("redact_hex_text_1_mib", || redact(&repeated("61 62 "))),
+    ("redact_no_escapes_1_mib", || redact(&deep(b"&#", 500))),
+    ("redact_digits_1_mib", || redact(&deep(b"4711", 8))),
+    ("redact_mixed_escapes_1_mib", || redact(&mixed())),
     ("decide_allowed", || decide("/v1/r96/items/42")),
     ("decide_denied", || decide("/v2/nothing/here")),
 ];
@@ -67,6 +70,28 @@ const ESCAPED: &str = concat!(
 
 fn repeated(line: &str) -> Vec<u8> {
     line.bytes().cycle().take(SIZE).collect()
+}
+
+/// Stretches of so many times the same, with an escape three layers deep behind each.
+fn deep(same: &[u8], times: usize) -> Vec<u8> {
+    [&same.repeat(times)[..], b"%252541"].concat().into_iter().cycle().take(SIZE).collect()
+}
+
+/// Escapes of random kinds, of random characters of keys.
+fn mixed() -> Vec<u8> {
+    let escaped = |pair: &[u8; 2]| {
+        let byte = b'0' + pair[0] % 75;
+        match pair[1] % 6 {
+            0 => format!("%{byte:02x}"),
+            1 => format!("\\x{byte:02x}"),
+            2 => format!("\\u00{byte:02x}"),
+            3 => format!("&#{byte};"),
+            4 => format!("%25{byte:02x}"),
+            _ => char::from(byte).to_string(),
+        }
+    };
+    let random = random();
+    random.as_chunks().0.iter().map(escaped).flat_map(String::into_bytes).take(SIZE).collect()
 }
 
 fn random() -> Vec<u8> {

@@ -2,7 +2,8 @@
 //!
 //! Nearly always none does, so this keeps nothing but the bytes of each layer; only a run that
 //! shows something is read again with the origin of each byte ([`super::find`]). It may only err on
-//! the side of showing: everything that [`super::find`] searches in is searched here too.
+//! the side of showing: everything that [`super::find`] searches in is searched here too, except
+//! what no spelling contains ([`super::undo`]).
 //!
 //! # Cost
 //! Each layer is at most as long as the one before it, there are at most [`LEVELS`], and each byte

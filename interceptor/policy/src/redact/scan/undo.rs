@@ -96,33 +96,26 @@ fn undo_all<const LATER: usize>(text: &[u8], out: &mut Vec<u8>) {
                 into[end] = byte;
                 at += length;
             }
-            Kind::Unknown if four[0] == b'\\' => {
+            Kind::Unknown if four[..2] == *b"\\\\" => {
                 let same = introducers(rest);
                 into[end..end + same].fill(b'\\');
-                if LATER != STAYS && same == 1 && is_beyond(rest) {
-                    into[end] = NEVER;
-                }
                 end += same;
                 at += same;
-                continue;
-            }
-            Kind::None if four[0] == b'\\' => {
-                into[end] = if LATER == STAYS { b'\\' } else { NEVER };
-                end += 1;
-                at += 1;
                 continue;
             }
             Kind::Unknown | Kind::None => {
                 into[end] = four[0];
                 let never = match LATER {
+                    STAYS => nowhere,
+                    _ if four[0] == b'\\' && is_none_in_any(rest, four) => end,
+                    _ if four[0] == b'\\' && may_separate(four) => nowhere,
                     0 => end,
                     1 => std::mem::replace(&mut waiting[0], end),
-                    2 => {
+                    _ => {
                         let oldest = waiting[1];
                         waiting = [end, waiting[0]];
                         oldest
                     }
-                    _ => nowhere,
                 };
                 into[never] = NEVER;
                 end += 1;
@@ -144,7 +137,7 @@ enum Kind {
     Percent(u8),
     /// `\x41`, which is one if the value is ASCII.
     Hex(u8),
-    /// None. If it is a backslash, it is none in any layer, and separates nothing.
+    /// What begins like an escape and is none.
     None,
     /// What must be read.
     Unknown,
@@ -168,7 +161,15 @@ fn kind([this, first, second, third]: [u8; 4]) -> Kind {
         }
         b'&' if may_be_named(first, second) => Kind::Unknown,
         b'&' => Kind::None,
-        b'\\' if first == b'x' => pair(second, third).map_or(Kind::Unknown, Kind::Hex),
+        b'\\' if first == b'x' => match pair(second, third) {
+            Some(value) => Kind::Hex(value),
+            None if second == b'{' => Kind::Unknown,
+            None => Kind::None,
+        },
+        b'\\' if first == b'u' => {
+            let digits = second == b'{' || HEX[usize::from(second)] < 16;
+            if digits { Kind::Unknown } else { Kind::None }
+        }
         b'\\' if NOTHING[usize::from(first)] => Kind::None,
         b'\\' => Kind::Unknown,
         _ => Kind::Plain,
@@ -188,13 +189,26 @@ static NOTHING: [bool; 256] = {
     nothing
 };
 
-/// Whether `\u00e9` begins `text`, or another character beyond ASCII.
-fn is_beyond(text: &[u8]) -> bool {
-    match text {
-        [_, b'u', digits @ ..] => {
-            digits.first_chunk::<4>().is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+/// Whether a backslash that begins no escape begins none in any layer, and separates nothing:
+/// `\q`, and `\u00e9` or another character beyond ASCII.
+fn is_none_in_any(rest: &[u8], four: [u8; 4]) -> bool {
+    let digits = |digits: &[u8; 4]| digits.iter().all(u8::is_ascii_hexdigit);
+    match four[1] {
+        b'u' => rest.get(2..).and_then(|rest| rest.first_chunk()).is_some_and(digits),
+        first => NOTHING[usize::from(first)],
+    }
+}
+
+/// Whether a backslash that begins no escape may stand in a separator of hexadecimal bytes, now or
+/// when what follows is undone. Neither `u` does, nor `\x` before a single digit.
+fn may_separate([_, first, second, third]: [u8; 4]) -> bool {
+    match first {
+        b'u' | b'U' => false,
+        b'x' => {
+            let single = second.is_ascii_hexdigit() && !matches!(third, b'%' | b'\\' | b'&');
+            !single && second != b'{'
         }
-        _ => false,
+        _ => true,
     }
 }
 
@@ -252,6 +266,7 @@ mod tests {
             ("%%%%%41", 1, "\u{1}\u{1}\u{1}%A"),
             ("&#&#&%23%36", 1, "\u{1}#\u{1}#&#6"),
             (r"\q\u00e9\xe9\u{4\x%34", 2, "\u{1}q\u{1}u00e9\u{1}xe9\\u{4\\x4"),
+            (r"\u\u0\u{4\x4z\x4&\x:\x%34", 1, "\u{1}u\u{1}u0\u{1}u{4\u{1}x4z\\x4&\\x:\\x4"),
             (r"\\x%34", 0, r"\\x4"),
         ] {
             let out = undone(text, Reading::All, Junk::of(later));
