@@ -53,35 +53,24 @@ fn undo_all<const LATER: usize>(text: &[u8], out: &mut Vec<u8>) {
     // With room for a whole word behind the last byte.
     out.resize(from + text.len() + WORD, 0);
     let into = &mut out[from..];
-    let nowhere = into.len() - 1;
-    let mut waiting = [nowhere; 2];
+    let mut waiting = Waiting::<LATER>::new(into.len() - 1);
     let (mut at, mut end) = (0, 0);
     while at < text.len() {
         let rest = &text[at..];
+        // The shortest escape, of which a text can have the most.
+        if let Some([b'%', high, low]) = rest.first_chunk()
+            && HEX[usize::from(*high)] | HEX[usize::from(*low)] < 16
+        {
+            into[end] = HEX[usize::from(*high)] << 4 | HEX[usize::from(*low)];
+            (end, at) = (end + 1, at + 3);
+            waiting.clear();
+            continue;
+        }
         let four = rest.first_chunk().copied().unwrap_or_else(|| padded(rest));
         match kind(four) {
             Kind::Plain => {
-                if let Some(word) = rest.first_chunk::<WORD>()
-                    && !matches!(word[1], b'%' | b'\\' | b'&')
-                {
-                    into[end..end + WORD].copy_from_slice(word);
-                    let mut plain = next_in(*word);
-                    if plain == WORD {
-                        plain = next_escape(rest).unwrap_or(rest.len());
-                        into[end..end + plain].copy_from_slice(&rest[..plain]);
-                    }
-                    end += plain;
-                    at += plain;
-                } else {
-                    into[end] = four[0];
-                    end += 1;
-                    at += 1;
-                }
-                continue;
-            }
-            Kind::Percent(byte) => {
-                into[end] = byte;
-                at += 3;
+                let length = copy_plain(rest, &mut into[end..]);
+                (end, at) = (end + length, at + length);
             }
             Kind::Hex(value) => {
                 // Beyond ASCII it stays as it is. Nothing can guess which it is, so no branch.
@@ -89,52 +78,88 @@ fn undo_all<const LATER: usize>(text: &[u8], out: &mut Vec<u8>) {
                 let beyond = if LATER == STAYS { b'\\' } else { NEVER };
                 into[end..end + 4].copy_from_slice(&four);
                 into[end] = if ascii { value } else { beyond };
-                end += if ascii { 0 } else { 3 };
+                end += if ascii { 1 } else { 4 };
                 at += 4;
+                waiting.clear();
             }
             Kind::Unknown if let Some((byte, length)) = read(rest, Reading::All) => {
                 into[end] = byte;
-                at += length;
+                (end, at) = (end + 1, at + length);
+                waiting.clear();
             }
             Kind::Unknown if four[..2] == *b"\\\\" => {
                 let same = introducers(rest);
                 into[end..end + same].fill(b'\\');
-                end += same;
-                at += same;
-                continue;
+                (end, at) = (end + same, at + same);
             }
             Kind::Unknown | Kind::None => {
                 into[end] = four[0];
-                let never = match LATER {
-                    STAYS => nowhere,
-                    _ if four[0] == b'\\' && is_none_in_any(rest, four) => end,
-                    _ if four[0] == b'\\' && may_separate(four) => nowhere,
-                    0 => end,
-                    1 => std::mem::replace(&mut waiting[0], end),
-                    _ => {
-                        let oldest = waiting[1];
-                        waiting = [end, waiting[0]];
-                        oldest
-                    }
-                };
-                into[never] = NEVER;
-                end += 1;
-                at += 1;
-                continue;
+                into[waiting.push(end, rest, four)] = NEVER;
+                (end, at) = (end + 1, at + 1);
             }
         }
-        // An escape was undone.
-        end += 1;
-        waiting = [nowhere; 2];
     }
     out.truncate(from + end);
+}
+
+/// Copies what is before the next escape, or a part of it. Returns its length.
+#[inline(always)]
+fn copy_plain(rest: &[u8], into: &mut [u8]) -> usize {
+    let Some(word) =
+        rest.first_chunk::<WORD>().filter(|word| !matches!(word[1], b'%' | b'\\' | b'&'))
+    else {
+        into[0] = rest[0];
+        return 1;
+    };
+    into[..WORD].copy_from_slice(word);
+    let mut plain = next_in(*word);
+    if plain == WORD {
+        plain = next_escape(rest).unwrap_or(rest.len());
+        into[..plain].copy_from_slice(&rest[..plain]);
+    }
+    plain
+}
+
+/// The last of what begins like an escape and is none yet.
+struct Waiting<const LATER: usize> {
+    /// The positions of the last two, the latest first.
+    last: [usize; 2],
+    /// A position behind the text, for none.
+    nowhere: usize,
+}
+
+impl<const LATER: usize> Waiting<LATER> {
+    fn new(nowhere: usize) -> Waiting<LATER> {
+        Waiting { last: [nowhere; 2], nowhere }
+    }
+
+    /// An escape was undone.
+    #[inline(always)]
+    fn clear(&mut self) {
+        self.last = [self.nowhere; 2];
+    }
+
+    /// Takes what begins `rest` and is none, at `end`. Returns the position of what can be none.
+    #[inline(always)]
+    fn push(&mut self, end: usize, rest: &[u8], four: [u8; 4]) -> usize {
+        match LATER {
+            STAYS => self.nowhere,
+            _ if four[0] == b'\\' && is_none_in_any(rest, four) => end,
+            _ if four[0] == b'\\' && may_separate(four) => self.nowhere,
+            0 => end,
+            1 => std::mem::replace(&mut self.last[0], end),
+            _ => {
+                let oldest = self.last[1];
+                self.last = [end, self.last[0]];
+                oldest
+            }
+        }
+    }
 }
 
 /// What the next bytes of a text are.
 enum Kind {
     Plain,
-    /// An escape, `%41`.
-    Percent(u8),
     /// `\x41`, which is one if the value is ASCII.
     Hex(u8),
     /// What begins like an escape and is none.
@@ -143,6 +168,7 @@ enum Kind {
     Unknown,
 }
 
+/// If it is not `%41`.
 #[inline(always)]
 fn kind([this, first, second, third]: [u8; 4]) -> Kind {
     let pair = |high: u8, low: u8| {
@@ -150,11 +176,8 @@ fn kind([this, first, second, third]: [u8; 4]) -> Kind {
         (high | low < 16).then_some(high << 4 | low)
     };
     match this {
-        b'%' => match pair(first, second) {
-            Some(byte) => Kind::Percent(byte),
-            None if first | 0x20 == b'u' => Kind::Unknown,
-            None => Kind::None,
-        },
+        b'%' if first | 0x20 == b'u' => Kind::Unknown,
+        b'%' => Kind::None,
         b'&' if first == b'#' => {
             let number = second.is_ascii_digit() || second | 0x20 == b'x';
             if number { Kind::Unknown } else { Kind::None }
