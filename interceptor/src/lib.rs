@@ -21,6 +21,7 @@
 //! - `oci`: the hook that enforces policies on containers before they start.
 //! - `fleet`: sandboxes under enforcement, one or many.
 //! - `control`: the daemon's HTTP API on a unix socket.
+//! - `page`: what sandboxes do, in a browser; `entrance`: who may see it.
 //! - `takeover`: hands sandboxes over from one daemon to the next.
 //! - `privilege`: drops the daemon's privileges after start-up.
 //! - [`cli`]: one file per command.
@@ -38,6 +39,7 @@ pub mod cli;
 pub(crate) mod control;
 pub mod credential;
 pub(crate) mod dns;
+pub(crate) mod entrance;
 mod files;
 pub(crate) mod fleet;
 pub mod http;
@@ -47,6 +49,7 @@ pub(crate) mod logging;
 pub mod metrics;
 mod notice;
 pub(crate) mod oci;
+pub(crate) mod page;
 pub(crate) mod privilege;
 pub mod proxy;
 pub(crate) mod sandbox;

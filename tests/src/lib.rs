@@ -27,6 +27,7 @@
 pub mod agents;
 pub mod audit;
 pub mod bpf;
+pub mod browser;
 pub mod ca;
 pub mod cage;
 pub mod canary;
@@ -47,6 +48,7 @@ pub mod people;
 pub mod proxies;
 pub mod running;
 pub mod sandbox;
+pub mod visitor;
 pub mod wire;
 
 pub use lab::Lab;

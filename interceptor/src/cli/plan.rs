@@ -53,6 +53,8 @@ pub(super) struct Plan {
     pub(super) base_urls: bool,
     /// Whether warnings are suppressed.
     pub(super) quiet: bool,
+    /// Whether there is a page.
+    pub(super) page: bool,
     /// Bundles of roots that the sandbox's CA is added to, symlinks resolved.
     pub(super) bundles: Vec<SentPath>,
     /// Whether to look for the bundles of packages.

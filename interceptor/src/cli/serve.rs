@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,12 +18,14 @@ use super::notify::{self, notify};
 use super::{Common, discovery, given, members, registries, serve_config, serve_webhook, setup};
 use crate::audit::{Audit, Record};
 use crate::control::model::ConfiguredSandbox;
-use crate::control::{self, DEFAULT_SOCKET, Scope};
+use crate::control::{self, Controlled, DEFAULT_SOCKET, Scope};
+use crate::entrance::Entrance;
 use crate::fleet::{Adopt, Fleet, FleetOptions, NewSandbox, Visit, sweep};
 use crate::ipc::ControlSocket;
 use crate::kernel::{self, Enforcer, LoadOptions};
 use crate::logging::Format;
 use crate::notice;
+use crate::page::{self, DaemonsFiles, Page};
 use crate::privilege::{self, attendant};
 use crate::sandbox::{cgroup, launch};
 use crate::{takeover, words};
@@ -31,6 +34,8 @@ use crate::{takeover, words};
 const SANDBOXES: u32 = 1024;
 /// Default time for requests in flight at a take-over, in seconds.
 const DRAIN: u64 = 30;
+/// The default address of the page.
+const PAGE: &str = "127.0.0.1:7878";
 /// The default directory for trust files. Unlike the control socket's, every user can enter it.
 const TRUST: &str = "/run/interceptor-trust";
 
@@ -77,6 +82,16 @@ pub struct Serve {
     /// `run.sock` beside the control socket.
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
+    /// Show what sandboxes do, and what they ask, in a browser of this host [default address:
+    /// 127.0.0.1:7878]. `interceptor ctl page` lets a browser in.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = PAGE
+    )]
+    page: Option<SocketAddr>,
     /// The maximum number of sandboxes [default: 1024]; each costs 16 KiB of kernel memory.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=65536))]
     max_sandboxes: Option<u32>,
@@ -102,11 +117,11 @@ The configuration:
 const MORE: &str = "\
 Its fields are control, policy, audit, audit_chain, upstream_ca (a list), resolve (a list), \
                     upstream_proxy, readable (a list), successor (a list), adopt, drain, \
-                    base_urls, log_format, trust_dir, group, access, max_sandboxes, approvals (a \
-                    webhook) and sandboxes. Each sandbox has a cgroup and, optionally, id, pid, \
-                    netns, private_network and policy (a file, or the name of one in \
-                    /etc/interceptor/policies; the default policy if absent). Relative paths are \
-                    those of the working directory.
+                    base_urls, log_format, trust_dir, group, access, max_sandboxes, page, \
+                    approvals (a webhook) and sandboxes. Each sandbox has a cgroup and, \
+                    optionally, id, pid, netns, private_network and policy (a file, or the name of \
+                    one in /etc/interceptor/policies; the default policy if absent). Relative \
+                    paths are those of the working directory.
 
 It prints one line when it is ready. SIGHUP reloads policies and keys and reopens the audit file. \
                     SIGINT and SIGTERM end it and every sandbox, leaving nothing behind. GET \
@@ -129,6 +144,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         successor,
         trust_dir,
         group,
+        page,
         max_sandboxes,
     } = arguments;
     // Before any other thread starts, so that every thread inherits the blocked signals.
@@ -171,6 +187,11 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let before = if takeover { takeover::connect(&path).context("--takeover")? } else { None };
     // Bound first, so that a second daemon fails before it changes anything.
     let socket = if before.is_none() { Some(ControlSocket::bind(&path)?) } else { None };
+    let page = page.or(config.page);
+    let entrance = match page.filter(|_| before.is_none()) {
+        Some(address) => Some(Entrance::bind(address).context("--page")?),
+        None => None,
+    };
     // Before any other thread starts, and after everything that needs start-up privileges.
     let trust = absolute(trust_dir.or(config.trust_dir).unwrap_or_else(|| TRUST.into()))?;
     let successors = all_absolute([config.successor, successor].concat())?;
@@ -188,7 +209,9 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         None if access => bail!("`access` needs `group`, whose members may connect (or --group)"),
         None => None,
     };
-    confine(&common, &path, &trust, &readable)?;
+    let policies = policy_files(&common, &config.sandboxes);
+    let edited = if page.is_some() { policies } else { Vec::new() };
+    confine(&common, &path, &trust, (&readable, edited))?;
     let audit = setup::audit_in_turn(&common, &Limits::default())?;
     let enforcer = Enforcer::load_with(LoadOptions { sandboxes, ..LoadOptions::default() })?;
     let tokio = tokio::runtime::Builder::new_multi_thread()
@@ -215,17 +238,17 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     });
     // Fail on an invalid default policy now rather than with the first sandbox.
     fleet.default_rules().context("--policy")?;
-    let (socket, begun) = match (before, socket) {
+    let (socket, entrance, begun) = match (before, socket) {
         (Some(before), _) => {
             // The other daemon's sandboxes include the configured ones and any created since.
-            let socket = takeover::take(before, &fleet, &path).context("--takeover")?;
-            (socket, Ok(()))
+            let taken = takeover::take(before, &fleet, &path, page).context("--takeover")?;
+            (taken.0, taken.1, Ok(()))
         }
         (None, Some(socket)) => {
             let adopt = adopt.or(config.adopt).unwrap_or_default();
             let begun = tidy(&common, &adopt, &config.sandboxes, &trust, &audit)
                 .and_then(|()| begin(&fleet, config.sandboxes));
-            (socket, begun)
+            (socket, entrance, begun)
         }
         (None, None) => bail!("there is no control socket"),
     };
@@ -236,11 +259,18 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let stop = CancellationToken::new();
     let socket = Arc::new(socket);
     let scope = Scope::Daemon { successors };
-    let serving = tokio.spawn(control::serve(socket.clone(), fleet.clone(), scope, stop.clone()));
+    let entrance = entrance.map(Arc::new);
+    let showing = entrance.clone().map(|entrance| {
+        let files = Arc::new(DaemonsFiles);
+        tokio.spawn(page::serve(Page { entrance, fleet: fleet.clone(), files }, stop.clone()))
+    });
+    let shown_at = entrance.as_ref().map(|entrance| entrance.address());
+    let controlled = Controlled { socket: socket.clone(), fleet: fleet.clone(), scope, entrance };
+    let serving = tokio.spawn(control::serve(controlled, stop.clone()));
     if let Some(webhook) = webhook {
         tokio.spawn(webhook.serve(fleet.clone(), stop.clone()));
     }
-    announce(&common, &path, &fleet)?;
+    announce(&common, &path, shown_at, &fleet)?;
     notify(&format!(
         "READY=1\nMAINPID={}\nSTATUS={} at start",
         std::process::id(),
@@ -265,6 +295,11 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         }
         if let Ok(Err(error)) = serving.await {
             tracing::error!(%error, "control socket failed");
+        }
+        if let Some(showing) = showing
+            && let Ok(Err(error)) = showing.await
+        {
+            tracing::error!(%error, "the page failed");
         }
         audit.shutdown().await;
     });
@@ -297,12 +332,19 @@ fn directory(file: &Path) -> PathBuf {
     }
 }
 
+/// The policies' files, which the page edits where a person approves for good.
+fn policy_files(common: &Common, sandboxes: &[ConfiguredSandbox]) -> Vec<PathBuf> {
+    let own = sandboxes.iter().filter_map(|sandbox| sandbox.policy.clone());
+    let own = own.filter_map(|policy| policy_path(policy).ok());
+    common.policy.iter().cloned().chain(own).collect()
+}
+
 /// Drops the privileges that only start-up needs, and logs what remains.
 fn confine(
     common: &Common,
     control: &Path,
     trust: &Path,
-    readable: &[PathBuf],
+    (readable, edited): (&[PathBuf], Vec<PathBuf>),
 ) -> anyhow::Result<()> {
     // It must exist to be named in a rule; it is checked when used.
     let _ = std::fs::DirBuilder::new().mode(0o755).create(trust);
@@ -311,6 +353,7 @@ fn confine(
     written.extend(
         common.audit.iter().filter(|file| *file != Path::new("-")).map(|file| directory(file)),
     );
+    written.extend(edited);
     let mut read = readable.to_vec();
     if !read.is_empty() {
         // Files named by options are reread later.
@@ -402,18 +445,27 @@ fn wait(signals: &SigSet, fleet: &Arc<Fleet>, audit: &Audit) -> anyhow::Result<(
     }
 }
 
-fn announce(common: &Common, path: &Path, fleet: &Fleet) -> anyhow::Result<()> {
+fn announce(
+    common: &Common,
+    path: &Path,
+    page: Option<SocketAddr>,
+    fleet: &Fleet,
+) -> anyhow::Result<()> {
     let mut output = std::io::stdout().lock();
     let count = fleet.list().len();
+    let page = page.map(|address| format!("http://{address}/"));
     if common.json {
-        writeln!(
-            output,
-            "{}",
-            serde_json::json!({ "control": path.to_string_lossy(), "sandboxes": count })
-        )?;
+        let mut told = serde_json::json!({ "control": path.to_string_lossy(), "sandboxes": count });
+        page.into_iter().for_each(|page| told["page"] = page.into());
+        writeln!(output, "{told}")?;
     } else if !common.quiet {
-        let said =
-            format!("listening at {}; {}", path.display(), words::count(count as u64, "sandbox"));
+        let page = page.map(|page| format!("; page at {page} (interceptor ctl page lets you in)"));
+        let said = format!(
+            "listening at {}; {}{}",
+            path.display(),
+            words::count(count as u64, "sandbox"),
+            page.unwrap_or_default()
+        );
         match common.log_format.unwrap_or_default() {
             Format::Text => writeln!(output, "{said}")?,
             Format::Json => {

@@ -1,11 +1,23 @@
 //! What `run` prints about a run, before and after it.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use super::perform::option;
 use super::summary::Shown;
+use crate::entrance::WAY_IN;
 use crate::notice;
 use crate::sandbox::resources::Bounded;
+
+/// What is known when the command starts.
+#[derive(Clone, Copy)]
+pub(super) struct Before<'a> {
+    /// Variables that stay outside because no credential is for them.
+    pub(super) withheld: &'a [String],
+    /// Variables that stay outside because they hold a key.
+    pub(super) with_key: &'a [String],
+    /// The address that lets a browser in to the page.
+    pub(super) page: Option<&'a str>,
+}
 
 /// A run to report on.
 pub(super) struct Told {
@@ -20,15 +32,26 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Prints what starts, and which variables are not passed in: those without a credential, and
-    /// those that hold a key.
-    pub(super) fn before(&self, withheld: &[String], with_key: &[String]) {
+    /// Prints what starts, which variables are not passed in, and where the page is.
+    pub(super) fn before(&self, before: &Before<'_>) {
+        let Before { withheld, with_key, page } = *before;
         let unpassed = not_passed(withheld, with_key);
         match &self.summary {
             Some(summary) => summary.before(&self.id, &self.user, &unpassed),
             None if self.quiet || unpassed.is_empty() => {}
             None => {
                 let _ = writeln!(std::io::stderr(), "interceptor: not passed in: {unpassed}");
+            }
+        }
+        if let Some(page) = page {
+            // What is no terminal may be a file, which the sandbox can perhaps read.
+            let plain = page.split_once(WAY_IN).map_or(page, |(plain, _)| plain);
+            match std::io::stderr().is_terminal() {
+                true => notice::info(format_args!("page at {page}")),
+                false => notice::info(format_args!(
+                    "page at {plain}/ (interceptor ctl page {} lets you in)",
+                    self.id
+                )),
             }
         }
     }

@@ -1,11 +1,12 @@
 //! `/v1/approvals`: what sandboxes ask a person, and the answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use axum::{Extension, Json};
 use interceptor_policy::Patch;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -14,9 +15,8 @@ use super::model_approvals::{
     Approval, ApprovalAnswer, ApprovalDecided, ApprovalDecision, ProposedPatch,
 };
 use super::params::{Id, Text, malformed};
-use super::peer::Peer;
 use super::problem::ApiProblem;
-use super::shared::{Control, blocking};
+use super::shared::{Control, Speaker, blocking};
 use super::sse::{EventSender, ReaderGone};
 use crate::fleet::{Answer, DecideError, Fleet, FleetError, QuestionView, Terms};
 
@@ -30,8 +30,8 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
     tag = "approvals",
     responses((status = 200, description = "The questions, oldest first", body = Vec<Approval>))
 )]
-pub(super) async fn list(State(control): State<Control>) -> Json<Vec<Approval>> {
-    Json(control.fleet.questions().into_iter().map(approval).collect())
+pub(super) async fn list(State(fleet): State<Arc<Fleet>>) -> Json<Vec<Approval>> {
+    Json(fleet.questions().into_iter().map(approval).collect())
 }
 
 /// Follows the questions of every sandbox. Events, each with the question: `asked`, `changed` (as
@@ -143,15 +143,14 @@ pub(crate) fn answer_of(text: &str) -> Result<Answer, String> {
     )
 )]
 pub(super) async fn decide(
-    State(control): State<Control>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    State(fleet): State<Arc<Fleet>>,
+    Extension(speaker): Extension<Speaker>,
     Id(id): Id,
     Text(text): Text,
 ) -> Result<Json<ApprovalDecided>, ApiProblem> {
     let answer = answer(&text)?;
-    let by = format!("uid:{}", peer.uid());
     let decided = blocking(move || {
-        let lease = control.fleet.decide(&id, &answer, &by)?;
+        let lease = fleet.decide(&id, &answer, speaker.name())?;
         let decision =
             if lease.is_some() { ApprovalDecision::Allow } else { ApprovalDecision::Deny };
         Ok(ApprovalDecided { id, decision, lease: lease.map(shown) })
@@ -171,7 +170,7 @@ fn answer(text: &str) -> Result<Answer, ApiProblem> {
     Ok(Answer::Allow { patch, terms: Terms { seconds, uses } })
 }
 
-fn problem(error: DecideError) -> ApiProblem {
+pub(super) fn problem(error: DecideError) -> ApiProblem {
     let detail = error.to_string();
     match error {
         DecideError::Unknown => ApiProblem::new(

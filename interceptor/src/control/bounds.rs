@@ -20,7 +20,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::ApiProblem;
 
 /// Time limit for a request's head, including the idle time before it, and then for its body.
-pub(super) const ASKED_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const ASKED_WITHIN: Duration = Duration::from_secs(10);
 /// How long to read from a dismissed peer: one cut off while sending may never read the reason.
 const HEARD_OUT: Duration = Duration::from_secs(1);
 /// The most bytes of a request's body that are read after its answer is known.
@@ -41,10 +41,10 @@ struct Timely {
 }
 
 /// The rest of a request's body, once the handler has dropped it.
-pub(super) struct Unread(Arc<Mutex<Option<Body>>>);
+pub(crate) struct Unread(Arc<Mutex<Option<Body>>>);
 
 /// Starts the time limit for a request's body.
-pub(super) fn timely(body: Body) -> (Body, Unread) {
+pub(crate) fn timely(body: Body) -> (Body, Unread) {
     let unread = Unread(Arc::default());
     if body.is_end_stream() {
         return (body, unread);
@@ -64,7 +64,7 @@ impl Drop for Timely {
 impl Unread {
     /// Reads the rest: the kernel resets a connection that is closed with bytes unread, and the
     /// peer may then never see the answer. Not without a limit, in bytes and in time.
-    pub(super) async fn drain(self) {
+    pub(crate) async fn drain(self) {
         let rest = lock(&self.0).take();
         if let Some(rest) = rest {
             drain(rest).await;

@@ -1,18 +1,19 @@
 //! `/v1/sandboxes/{id}/leases`: what is permitted beside the policy, for a time or so many
 //! requests.
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::extract::rejection::PathRejection;
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use interceptor_policy::Patch;
 
 use super::model_approvals::{Lease, NewLease};
 use super::params::{Id, Text, malformed};
-use super::peer::Peer;
 use super::problem::ApiProblem;
-use super::shared::{Control, blocking};
-use crate::fleet::{FleetError, LeaseError, LeaseView, ScopeError, Terms};
+use super::shared::{Speaker, blocking};
+use crate::fleet::{Fleet, FleetError, LeaseError, LeaseView, ScopeError, Terms};
 
 /// The leases of a sandbox, oldest first.
 #[utoipa::path(
@@ -31,10 +32,10 @@ use crate::fleet::{FleetError, LeaseError, LeaseView, ScopeError, Terms};
     )
 )]
 pub(super) async fn list(
-    State(control): State<Control>,
+    State(fleet): State<Arc<Fleet>>,
     Id(id): Id,
 ) -> Result<Json<Vec<Lease>>, ApiProblem> {
-    let member = control.fleet.get(&id)?;
+    let member = fleet.get(&id)?;
     Ok(Json(member.leases().into_iter().map(shown).collect()))
 }
 
@@ -76,18 +77,18 @@ pub(super) async fn list(
     )
 )]
 pub(super) async fn give(
-    State(control): State<Control>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    State(fleet): State<Arc<Fleet>>,
+    Extension(speaker): Extension<Speaker>,
     Id(id): Id,
     Text(text): Text,
 ) -> Result<(StatusCode, Json<Lease>), ApiProblem> {
-    control.fleet.get(&id)?;
+    fleet.get(&id)?;
     let NewLease { patch, seconds, uses } =
         serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
     let patch = Patch::from_value(patch.into());
     let patch = patch.map_err(|error| ApiProblem::field("/patch", error.to_string()))?;
-    let (terms, by) = (Terms { seconds, uses }, format!("uid:{}", peer.uid()));
-    let lease = blocking(move || control.fleet.lease(&id, patch, terms, &by)).await??;
+    let terms = Terms { seconds, uses };
+    let lease = blocking(move || fleet.lease(&id, patch, terms, speaker.name())).await??;
     Ok((StatusCode::CREATED, Json(shown(lease.map_err(problem)?))))
 }
 
@@ -111,7 +112,7 @@ pub(super) async fn give(
     )
 )]
 pub(super) async fn revoke(
-    State(control): State<Control>,
+    State(fleet): State<Arc<Fleet>>,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<StatusCode, ApiProblem> {
     let none = || {
@@ -123,7 +124,7 @@ pub(super) async fn revoke(
         )
     };
     let Path((id, lease)) = path.map_err(|_| none())?;
-    match blocking(move || control.fleet.revoke(&id, &lease)).await?? {
+    match blocking(move || fleet.revoke(&id, &lease)).await?? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(none()),
     }

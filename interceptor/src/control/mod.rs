@@ -24,27 +24,36 @@ mod process;
 mod sandboxes;
 mod server;
 mod shared;
+mod socket_peer;
 mod sse;
 mod takeover;
+mod way_in;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware;
-use axum::routing::get;
+use axum::routing::{delete, get, post};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::ipc::ControlSocket;
 pub(crate) use approvals::{answer_of, question_text};
+pub(crate) use bounds::{ASKED_WITHIN, timely};
+pub(crate) use params::{Id, Text};
 pub(crate) use peer::{is_in_sandbox, outside_sandboxes};
 pub(crate) use problem::ApiProblem;
 pub(crate) use process::Process;
+pub(crate) use sandboxes::summary;
 pub(crate) use server::serve;
 use shared::Control;
+pub(crate) use shared::{Speaker, blocking};
+pub(crate) use socket_peer::SocketPeer;
+pub(crate) use sse::{EventSender, ReaderGone};
 
-use crate::fleet::Fleet;
+use crate::entrance::Entrance;
+use crate::fleet::{DecideError, Fleet, LeaseView};
+use crate::ipc::ControlSocket;
 
 /// The default path of the control socket.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/interceptor/control.sock";
@@ -62,21 +71,57 @@ pub(crate) enum Scope {
     Run,
 }
 
+/// What a control socket controls.
+#[derive(Debug)]
+pub(crate) struct Controlled {
+    /// The socket.
+    pub(crate) socket: Arc<ControlSocket>,
+    /// The sandboxes.
+    pub(crate) fleet: Arc<Fleet>,
+    /// What the socket is for.
+    pub(crate) scope: Scope,
+    /// The page, if there is one.
+    pub(crate) entrance: Option<Arc<Entrance>>,
+}
+
 /// The API.
-pub(crate) fn router(fleet: Arc<Fleet>, socket: Arc<ControlSocket>, scope: Scope) -> Router {
+pub(crate) fn router(controlled: Controlled) -> Router {
+    let Controlled { fleet, socket, scope, entrance } = controlled;
     let (router, described) = described(&scope);
     let successors = match scope {
         Scope::Daemon { successors } => successors.into(),
         Scope::Run => Arc::default(),
     };
     let openapi = openapi::document(described).into();
-    let control = Control { fleet, socket, openapi, successors };
+    let control = Control { fleet, socket, openapi, entrance, successors };
     router
         .route("/openapi.json", get(openapi::serve))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(middleware::from_fn_with_state(control.clone(), peer::admit))
         .with_state(control)
+}
+
+/// What the page asks and decides of the API. Whoever serves it admits nobody else, and says who
+/// speaks.
+pub(crate) fn for_page() -> Router<Arc<Fleet>> {
+    Router::new()
+        .route("/v1/approvals/{id}", post(approvals::decide))
+        .route("/v1/sandboxes/{id}/leases", post(leases::give))
+        .route("/v1/sandboxes/{id}/leases/{lease}", delete(leases::revoke))
+        .fallback(problem::no_route)
+        .method_not_allowed_fallback(problem::no_method)
+}
+
+/// A lease as the API shows it.
+pub(crate) fn lease_text(lease: LeaseView) -> serde_json::Value {
+    // Made of strings and numbers.
+    serde_json::to_value(leases::shown(lease)).unwrap_or_default()
+}
+
+/// Why a question is not answered.
+pub(crate) fn undecided(error: DecideError) -> ApiProblem {
+    approvals::problem(error)
 }
 
 fn described(scope: &Scope) -> (Router<Control>, utoipa::openapi::OpenApi) {
@@ -98,6 +143,7 @@ fn described(scope: &Scope) -> (Router<Control>, utoipa::openapi::OpenApi) {
         .routes(routes!(approvals::decide))
         .routes(routes!(leases::list, leases::give))
         .routes(routes!(leases::revoke))
+        .routes(routes!(way_in::show, way_in::invite))
         .routes(routes!(catalogue::profiles))
         .routes(routes!(catalogue::services))
         .routes(routes!(health::alive))

@@ -2,6 +2,7 @@
 //! returned without keys.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -158,6 +159,24 @@ pub(crate) struct Health {
     pub(crate) sandboxes: u64,
 }
 
+/// Where the page is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct PageAddress {
+    /// Its address, for a browser that has been let in.
+    pub(crate) address: String,
+    /// How many addresses with a token were given that nobody has used yet.
+    pub(crate) unused: u64,
+}
+
+/// An address of the page that lets one browser in.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct PageInvitation {
+    /// The address, with a token that can be used once.
+    pub(crate) url: String,
+    /// For how long.
+    pub(crate) seconds: u64,
+}
+
 /// The configuration of the daemon (`serve --config FILE`).
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -201,6 +220,8 @@ pub(crate) struct DaemonConfig {
     pub(crate) group: Option<String>,
     /// Which members may use which policies. Default: every member brings policies.
     pub(crate) access: Option<Vec<AccessRule>>,
+    /// As `--page`.
+    pub(crate) page: Option<SocketAddr>,
     /// Who else is asked what the policies ask.
     pub(crate) approvals: Option<ApprovalsConfig>,
     /// Sandboxes to start before the daemon reports that it is ready.

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::ApiProblem;
 
 /// The body as text. It may contain keys and is zeroized on drop.
-pub(super) struct Text(pub(super) Zeroizing<String>);
+pub(crate) struct Text(pub(crate) Zeroizing<String>);
 
 impl<S: Send + Sync> FromRequest<S> for Text {
     type Rejection = ApiProblem;
@@ -71,7 +71,7 @@ pub(super) fn json(text: &str) -> Result<(), ApiProblem> {
 }
 
 /// The id in the path.
-pub(super) struct Id(pub(super) String);
+pub(crate) struct Id(pub(crate) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = ApiProblem;

@@ -21,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::net::UnixStream;
 
 use super::process::{Process, Program};
-use super::shared::{Control, blocking};
+use super::shared::{Control, Speaker, blocking};
 use super::{ApiProblem, bounds};
 use crate::fleet::Fleet;
 use crate::kernel;
@@ -35,7 +35,8 @@ const ENDED: &str =
 const LIVES: &str = "it is in a sandbox, and a sandbox cannot control its own policy";
 const UNSEEN: &str = "cannot determine whether it is in a sandbox: the daemon failed to look at \
                       it, perhaps because the host lacks descriptors or memory; try again";
-const UNKNOWN: &str = "cannot determine whether it is in a sandbox: its cgroup cannot be examined";
+pub(super) const UNKNOWN: &str =
+    "cannot determine whether it is in a sandbox: its cgroup cannot be examined";
 
 /// The process at the other end.
 #[derive(Clone, Debug)]
@@ -209,16 +210,25 @@ pub(crate) fn is_in_sandbox(process: &Process) -> Option<bool> {
 
 fn outside(process: &Process, enforced: &[u64]) -> Result<(), &'static str> {
     let path = process.cgroup().map_err(|error| unseen(process, &error))?;
-    let mount = cgroup::mount_point().map_err(|error| {
+    outside_at(&mount()?, &path, enforced)
+}
+
+/// Where cgroups are.
+pub(super) fn mount() -> Result<PathBuf, &'static str> {
+    cgroup::mount_point().map_err(|error| {
         tracing::debug!(%error, "cannot tell where cgroups are");
         UNSEEN
-    })?;
-    if lives_below(&mount, &path, enforced).map_err(|_| UNKNOWN)? {
+    })
+}
+
+/// Whether what is in the cgroup at `path`, as /proc shows it, is outside every sandbox.
+pub(super) fn outside_at(mount: &Path, path: &Path, enforced: &[u64]) -> Result<(), &'static str> {
+    if lives_below(mount, path, enforced).map_err(|_| UNKNOWN)? {
         return Err(LIVES);
     }
     // Sandboxes of other interceptors (`attach`, hooks, a second daemon, crashed ones) are not in
     // our table, but the kernel knows them.
-    let own = mount.join(path.strip_prefix("/").unwrap_or(&path));
+    let own = mount.join(path.strip_prefix("/").unwrap_or(path));
     match kernel::is_enforced(&own) {
         Ok(false) => Ok(()),
         Ok(true) => Err(LIVES),
@@ -242,10 +252,11 @@ fn unseen(process: &Process, error: &io::Error) -> &'static str {
 pub(super) async fn admit(
     State(control): State<Control>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let (fleet, judged) = (control.fleet.clone(), peer.clone());
+    request.extensions_mut().insert(Speaker::user(peer.uid()));
     let answer = match blocking(move || judged.0.may_speak_still(&fleet)).await {
         Ok(Ok(())) => {
             let (head, body) = request.into_parts();

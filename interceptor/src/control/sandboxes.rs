@@ -88,10 +88,8 @@ pub(super) async fn create(
     tag = "sandboxes",
     responses((status = 200, description = "Every sandbox, by id", body = SandboxList))
 )]
-pub(super) async fn list(State(control): State<Control>) -> Json<SandboxList> {
-    Json(SandboxList {
-        sandboxes: control.fleet.list().iter().map(|member| summary(member)).collect(),
-    })
+pub(super) async fn list(State(fleet): State<Arc<Fleet>>) -> Json<SandboxList> {
+    Json(SandboxList { sandboxes: fleet.list().iter().map(|member| summary(member)).collect() })
 }
 
 /// One sandbox, with its policy without keys.
@@ -235,7 +233,8 @@ fn created(member: &Member) -> CreatedSandbox {
     }
 }
 
-fn summary(member: &Member) -> SandboxSummary {
+/// A sandbox as lists show it.
+pub(crate) fn summary(member: &Member) -> SandboxSummary {
     let about = member.summary();
     let (allowed, denied) = member.feed.counts();
     let run = member.run.as_ref();
@@ -298,7 +297,7 @@ fn files(member: &Member) -> Vec<TrustFile> {
     ]
 }
 
-fn warnings(problems: Vec<interceptor_policy::Problem>) -> Vec<Warning> {
+pub(super) fn warnings(problems: Vec<interceptor_policy::Problem>) -> Vec<Warning> {
     problems
         .into_iter()
         .map(|problem| Warning { pointer: problem.pointer, detail: problem.message })

@@ -21,9 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::bounds::{ASKED_WITHIN, Door};
 use super::peer::{MAY_NOT, Peer, refusal};
-use super::{ApiProblem, Scope, router};
+use super::{ApiProblem, Controlled, router};
 use crate::fleet::Fleet;
-use crate::ipc::ControlSocket;
 
 /// Pause after a failed accept, so that the loop does not spin.
 const BREATHER: Duration = Duration::from_millis(50);
@@ -36,12 +35,8 @@ const CONNECTIONS: u32 = 128;
 ///
 /// # Errors
 /// If the socket cannot be used.
-pub(crate) async fn serve(
-    socket: Arc<ControlSocket>,
-    fleet: Arc<Fleet>,
-    scope: Scope,
-    stop: CancellationToken,
-) -> io::Result<()> {
+pub(crate) async fn serve(controlled: Controlled, stop: CancellationToken) -> io::Result<()> {
+    let Controlled { fleet, socket, .. } = &controlled;
     let places = Arc::new(Semaphore::new(CONNECTIONS as usize));
     let mut peers = Peers {
         listener: UnixListener::from_std(socket.listener()?)?,
@@ -51,7 +46,7 @@ pub(crate) async fn serve(
         door: Door::new(),
     };
     // Most runs have no visitors.
-    let router = LazyCell::new(move || router(fleet, socket, scope));
+    let router = LazyCell::new(move || router(controlled));
     loop {
         let (stream, peer, place) = tokio::select! {
             biased;

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::extract::FromRef;
+
 use super::problem::ApiProblem;
+use crate::entrance::Entrance;
 use crate::fleet::Fleet;
 use crate::ipc::ControlSocket;
 
@@ -13,8 +16,37 @@ pub(crate) struct Control {
     pub(super) fleet: Arc<Fleet>,
     pub(super) socket: Arc<ControlSocket>,
     pub(super) openapi: Arc<str>,
+    /// The page, if there is one.
+    pub(super) entrance: Option<Arc<Entrance>>,
     /// Other programs that may take over.
     pub(super) successors: Arc<[PathBuf]>,
+}
+
+/// Who makes a request, as records name it: `uid:N` or `page`.
+#[derive(Clone, Debug)]
+pub(crate) struct Speaker(Arc<str>);
+
+impl Speaker {
+    /// A user, by the control socket.
+    pub(super) fn user(uid: u32) -> Speaker {
+        Speaker(format!("uid:{uid}").into())
+    }
+
+    /// Whoever has a session of the page.
+    pub(crate) fn page() -> Speaker {
+        Speaker("page".into())
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromRef<Control> for Arc<Fleet> {
+    fn from_ref(control: &Control) -> Arc<Fleet> {
+        control.fleet.clone()
+    }
 }
 
 /// Runs blocking work on a separate thread.

@@ -17,15 +17,15 @@ const WAITING: usize = 32;
 
 /// The sending end for a task.
 #[derive(Clone, Debug)]
-pub(super) struct EventSender(mpsc::Sender<Bytes>);
+pub(crate) struct EventSender(mpsc::Sender<Bytes>);
 
 /// The reader is gone.
 #[derive(Debug)]
-pub(super) struct ReaderGone;
+pub(crate) struct ReaderGone;
 
 impl EventSender {
     /// The response and its sending end.
-    pub(super) fn answer() -> (EventSender, Response) {
+    pub(crate) fn answer() -> (EventSender, Response) {
         let (sender, receiver) = mpsc::channel(WAITING);
         let headers =
             [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
@@ -33,7 +33,7 @@ impl EventSender {
     }
 
     /// Sends an event; `data` is one line.
-    pub(super) async fn event(
+    pub(crate) async fn event(
         &self,
         name: &str,
         id: Option<&str>,
@@ -44,12 +44,12 @@ impl EventSender {
     }
 
     /// Sends a comment as a heartbeat.
-    pub(super) async fn heartbeat(&self) -> Result<(), ReaderGone> {
+    pub(crate) async fn heartbeat(&self) -> Result<(), ReaderGone> {
         self.send(":\n\n".to_owned()).await
     }
 
     /// Completes when the reader is gone.
-    pub(super) async fn gone(&self) {
+    pub(crate) async fn gone(&self) {
         self.0.closed().await;
     }
 

@@ -78,7 +78,8 @@ pub(super) async fn take_over(
         let given = blocking(move || match stream {
             Ok(stream) => {
                 tell(&control, &successor);
-                give(stream, &control.fleet, &control.socket).map_err(|error| error.to_string())
+                give(stream, &control.fleet, &control.socket, control.entrance.as_deref())
+                    .map_err(|error| error.to_string())
             }
             Err(error) => Err(error.to_string()),
         });

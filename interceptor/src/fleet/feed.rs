@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -37,6 +37,7 @@ pub(crate) struct Feed {
     denied: AtomicU64,
     /// Cancelled at the sandbox's last record.
     stopped: CancellationToken,
+    all: All,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +70,11 @@ impl Feed {
         FeedView { recent, coming }
     }
 
+    /// The kept records, oldest first.
+    pub(crate) fn recent(&self) -> Vec<Arc<Published>> {
+        self.state().recent.iter().cloned().collect()
+    }
+
     /// The number of requests and connections allowed and denied.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.allowed.load(Ordering::Relaxed), self.denied.load(Ordering::Relaxed))
@@ -91,6 +97,8 @@ impl Feed {
         }
         state.tell(FeedEvent::Record(published.clone()));
         drop(state);
+        // Fails when there is no follower.
+        self.all.get().map(|all| all.send(FeedEvent::Record(published.clone())));
         if published.event == Some("sandbox_stopped") {
             self.stopped.cancel();
         }
@@ -122,14 +130,20 @@ impl History {
     }
 }
 
+/// Where those hear who follow every sandbox; made for the first.
+type All = Arc<OnceLock<broadcast::Sender<FeedEvent>>>;
+
 /// The feeds of all sandboxes, by id.
 #[derive(Debug, Default)]
-pub(super) struct Feeds(Mutex<HashMap<Arc<str>, Arc<Feed>>>);
+pub(super) struct Feeds {
+    table: Mutex<HashMap<Arc<str>, Arc<Feed>>>,
+    all: All,
+}
 
 impl Feeds {
     /// Opens a feed, before the sandbox's first record.
     pub(super) fn open(&self, id: &Arc<str>) -> Arc<Feed> {
-        let feed = Arc::<Feed>::default();
+        let feed = Arc::new(Feed { all: self.all.clone(), ..Feed::default() });
         // The id may have belonged to a sandbox that has just gone.
         if let Some(before) = self.table().insert(id.clone(), feed.clone()) {
             before.close();
@@ -155,6 +169,12 @@ impl Feeds {
         }
     }
 
+    /// The new records of every sandbox. Whoever asks [`Feed::recent`] afterwards misses none, and
+    /// may see some twice.
+    pub(super) fn follow(&self) -> broadcast::Receiver<FeedEvent> {
+        self.all.get_or_init(|| broadcast::Sender::new(BEHIND)).subscribe()
+    }
+
     /// Delivers every record to its sandbox's feed, until the stream ends.
     pub(super) async fn pass_on(&self, mut stream: broadcast::Receiver<Arc<Published>>) {
         loop {
@@ -168,6 +188,7 @@ impl Feeds {
                 Err(broadcast::error::RecvError::Lagged(count)) => {
                     let feeds: Vec<Arc<Feed>> = self.table().values().cloned().collect();
                     feeds.iter().for_each(|feed| feed.lost(count));
+                    self.all.get().map(|all| all.send(FeedEvent::Lost(count)));
                 }
                 Err(broadcast::error::RecvError::Closed) => return,
             }
@@ -175,6 +196,6 @@ impl Feeds {
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Feed>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

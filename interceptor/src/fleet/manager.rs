@@ -14,8 +14,8 @@ use super::exhausted;
 use super::feed::Feeds;
 use super::watch::watch;
 use super::{
-    Compiling, Enforced, FleetError, GivenPolicies, LoadedPolicy, Member, MemberDescription,
-    Predecessor, Source, Visit, check_id,
+    Compiling, Enforced, FeedEvent, FleetError, GivenPolicies, LoadedPolicy, Member,
+    MemberDescription, Predecessor, Source, Visit, check_id,
 };
 use crate::audit::Record;
 use crate::credential::Keyring;
@@ -298,6 +298,12 @@ impl Fleet {
             Some(MemberSlot::Running(member)) => Ok(member.clone()),
             _ => Err(FleetError::Unknown),
         }
+    }
+
+    /// The records of every sandbox from now on. Whoever reads the sandboxes' feeds afterwards
+    /// misses none, and may see some twice.
+    pub(crate) fn records(&self) -> tokio::sync::broadcast::Receiver<FeedEvent> {
+        self.feeds.follow()
     }
 
     /// Every sandbox, sorted by id.

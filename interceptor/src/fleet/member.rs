@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use interceptor_policy::{Limits, Problem};
+use interceptor_policy::{Limits, Policy, Problem};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::runtime::Handle;
@@ -163,6 +163,16 @@ impl Member {
             changed: about.changed,
             limits: about.limits,
         }
+    }
+
+    /// When its policy was last replaced, or the sandbox created.
+    pub(crate) fn changed(&self) -> Timestamp {
+        lock(&self.about).changed
+    }
+
+    /// The policy in force, without its leases.
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        self.sandbox.rules().policy.clone()
     }
 
     /// Replaces the policy: `read` builds the new rules from the current keyring, and nothing else

@@ -2,7 +2,7 @@
 //! (`include/uapi/linux/inet_diag.h`).
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::sys::socket::{
@@ -100,6 +100,23 @@ impl Diag {
         }
     }
 
+    /// The TCP socket with these ends, the first of which is its own; `None` if there is none.
+    pub(super) fn find(&mut self, own: SocketAddr, peer: SocketAddr) -> io::Result<Option<Socket>> {
+        let protocol = libc::IPPROTO_TCP as u8;
+        let (family, id) = between(own, peer);
+        self.send(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, family, protocol, &id)?;
+        let mut buffer = [0; 4096];
+        let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        match messages(&buffer[..length]).next() {
+            Some((SOCK_DIAG_BY_FAMILY, body)) => Ok(parse(protocol, body)),
+            Some((kind, body)) => match error_of(kind, body) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+                other => other.map(|()| None),
+            },
+            None => Err(malformed()),
+        }
+    }
+
     fn dump(&mut self, family: u8, protocol: u8, found: &mut Vec<Socket>) -> io::Result<()> {
         self.send(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, protocol, &[0; 48])?;
         let mut buffer = vec![0; 64 * 1024];
@@ -136,6 +153,23 @@ impl Diag {
         sendto(self.0.as_raw_fd(), &request, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
         Ok(())
     }
+}
+
+/// The family of a socket and its `struct inet_diag_sockid`, without a cookie.
+fn between(own: SocketAddr, peer: SocketAddr) -> (u8, [u8; 48]) {
+    let mut id = [0; 48];
+    id[0..2].copy_from_slice(&own.port().to_be_bytes());
+    id[2..4].copy_from_slice(&peer.port().to_be_bytes());
+    let mut put = |at: usize, ip: IpAddr| match ip {
+        IpAddr::V4(ip) => id[at..at + 4].copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => id[at..at + 16].copy_from_slice(&ip.octets()),
+    };
+    put(4, own.ip());
+    put(20, peer.ip());
+    // `INET_DIAG_NOCOOKIE`.
+    id[40..48].fill(0xff);
+    let family = if own.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    (family as u8, id)
 }
 
 /// Splits a datagram into messages: type and body.

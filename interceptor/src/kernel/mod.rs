@@ -34,6 +34,7 @@ mod refusals;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod whose;
 
 pub use attachment::Attachment;
 pub use cgroup::is_enforced;
@@ -45,3 +46,4 @@ pub use hooks::{HOOKS, Hook, MINIMUM_KERNEL};
 pub use inherited::{Inherited, LAYOUT};
 pub use pins::{bpffs, remove_pins};
 pub use probe::{Probe, probe};
+pub(crate) use whose::cgroup_of;

@@ -17,7 +17,7 @@ use super::SandboxError;
 use super::error::IoContext;
 pub(super) use super::hierarchy::PARENT;
 use super::hierarchy::make_directory;
-pub(crate) use super::hierarchy::{add, mount_point};
+pub(crate) use super::hierarchy::{add, find, mount_point};
 use super::mountinfo;
 use super::resources::{self, Bounded, Resources, V1Cgroup};
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
@@ -26,6 +27,35 @@ pub(crate) fn mount_point() -> Result<PathBuf, SandboxError> {
                  /sys/fs/cgroup/unified`"
             .into(),
     })
+}
+
+/// The deepest cgroup that is looked for.
+const DEEPEST: usize = 64;
+
+/// Where the cgroup with this id is, as /proc shows it; `None` if it is not below the mount. Reads
+/// directories until it is found.
+pub(crate) fn find(mount: &Path, id: u64) -> io::Result<Option<PathBuf>> {
+    if fs::metadata(mount)?.ino() == id {
+        return Ok(Some(PathBuf::from("/")));
+    }
+    let mut open = vec![(PathBuf::from("/"), 0)];
+    while let Some((path, depth)) = open.pop() {
+        let shown = mount.join(path.strip_prefix("/").unwrap_or(&path));
+        // It may be gone by now.
+        for entry in fs::read_dir(shown).into_iter().flatten().filter_map(Result::ok) {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let below = path.join(entry.file_name());
+            if entry.ino() == id {
+                return Ok(Some(below));
+            }
+            if depth < DEEPEST {
+                open.push((below, depth + 1));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Moves a process into the cgroup at `path`.

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::{HandedMember, PATIENCE, TakeoverError, TakeoverReply, TakeoverRequest, VERSION};
+use crate::entrance::Entrance;
 use crate::fleet::{Enforced, Fleet, Member, Source};
 use crate::ipc::{ControlSocket, SentPath};
 use crate::kernel::LAYOUT;
@@ -31,6 +32,7 @@ pub(crate) fn give(
     stream: UnixStream,
     fleet: &Arc<Fleet>,
     socket: &Arc<ControlSocket>,
+    entrance: Option<&Entrance>,
 ) -> Result<(), TakeoverError> {
     let channel = Channel::from_descriptor(stream.into());
     channel.set_patience(Some(PATIENCE))?;
@@ -56,7 +58,7 @@ pub(crate) fn give(
     };
     tracing::info!(sandboxes = members.len(), "handing over to another daemon");
     let mut paused = false;
-    let given = talk(&channel, fleet, socket, &members, &mut paused);
+    let given = talk(&channel, fleet, (socket, entrance), &members, &mut paused);
     if let Err(error) = &given {
         // Best effort: the peer may be gone.
         let _ = channel.send(&TakeoverReply::Refused(error.to_string()), &[]);
@@ -89,16 +91,17 @@ pub(crate) fn give(
 fn talk(
     channel: &Channel,
     fleet: &Arc<Fleet>,
-    socket: &ControlSocket,
+    (socket, entrance): (&ControlSocket, Option<&Entrance>),
     members: &[Arc<Member>],
     paused: &mut bool,
 ) -> Result<(), TakeoverError> {
     let sets = program_sets(members)?;
     let control = socket.listener()?;
-    channel.send(
-        &TakeoverReply::Begin { sets: sets.len(), members: members.len() },
-        &[control.as_fd()],
-    )?;
+    let mut sockets = vec![control.as_fd()];
+    sockets.extend(entrance.iter().flat_map(|entrance| entrance.sockets()));
+    let page = entrance.map(Entrance::to_hand_over);
+    let begin = TakeoverReply::Begin { sets: sets.len(), members: members.len(), page };
+    channel.send(&begin, &sockets)?;
     for (_, descriptors) in &sets {
         let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         channel.send(&TakeoverReply::Set, &borrowed)?;
@@ -136,6 +139,7 @@ fn talk(
         return Err(TakeoverError::Unexpected("the daemon is shutting down"));
     }
     socket.hand_over();
+    entrance.into_iter().for_each(Entrance::hand_over);
     // No way back from here: if this message is lost, the new daemon is gone too.
     let told = channel.send(&TakeoverReply::Yours, &[]);
     tracing::info!("another daemon serves the sandboxes now; finishing open requests");

@@ -7,7 +7,7 @@
 //! ```text
 //!  new                                old
 //!  Hello ───────────────────────────▶         nothing is made, changed or removed from now on
-//!        ◀─────────────────────────── Begin   and the control socket's listener
+//!        ◀─────────────────────────── Begin   and the listeners of control socket and page
 //!        ◀─────────────────────────── Set     one a set of programs, with the maps
 //!        ◀─────────────────────────── Member  one a sandbox, with its listeners
 //!  Ready ───────────────────────────▶         accepts no more: connections wait in the queues
@@ -32,6 +32,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::entrance::{EntranceError, HandedEntrance};
 use crate::fleet::FleetError;
 use crate::ipc::SentPath;
 use crate::proxy::{HandedNames, HandedSandbox};
@@ -63,8 +64,14 @@ enum TakeoverRequest {
 enum TakeoverReply {
     /// Refused, with the reason.
     Refused(String),
-    /// Announces what follows; carries the control socket's listener.
-    Begin { sets: usize, members: usize },
+    /// Announces what follows; carries the control socket's listener and, if there is a page, its
+    /// two sockets.
+    Begin {
+        sets: usize,
+        members: usize,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        page: Option<HandedEntrance>,
+    },
     /// A program set; carries its maps.
     Set,
     /// A sandbox; carries its listeners and the lock of its pins.
@@ -113,6 +120,9 @@ pub(crate) enum TakeoverError {
     /// Protocol error.
     #[error("the other daemon broke the protocol: {0}")]
     Unexpected(&'static str),
+    /// The page cannot be served.
+    #[error("--page: {0}")]
+    Page(EntranceError),
     /// A sandbox could not be taken over.
     #[error("sandbox {id} could not be taken over: {why}")]
     Member {

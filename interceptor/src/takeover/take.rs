@@ -1,7 +1,7 @@
 //! The new daemon's side of a takeover.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,6 +15,7 @@ use super::{
     HandedMember, PATIENCE, PROTOCOL, TakeoverError, TakeoverReply, TakeoverRequest, VERSION,
 };
 use crate::accept;
+use crate::entrance::{Entrance, HandedEntrance};
 use crate::fleet::{
     Enforced, Fleet, LoadedPolicy, Member, MemberDescription, Pins, Predecessor, Source,
 };
@@ -97,10 +98,11 @@ pub(crate) fn take(
     connected: Connected,
     fleet: &Arc<Fleet>,
     control: &Path,
-) -> Result<ControlSocket, TakeoverError> {
+    page: Option<SocketAddr>,
+) -> Result<(ControlSocket, Option<Entrance>), TakeoverError> {
     let Connected(channel) = connected;
     channel.set_patience(Some(PATIENCE))?;
-    let (listener, inherited, prepared) = heard(&channel, fleet)?;
+    let Received { listener, inherited, prepared, entrance } = heard(&channel, fleet, page)?;
     // Nobody accepts now; new connections wait in the listeners' queues. On a failure below, the
     // old daemon resumes.
     let mut serving = Vec::with_capacity(prepared.len());
@@ -143,23 +145,53 @@ pub(crate) fn take(
         };
         fleet.adopt(&member.id, |feed| Member::new(known, enforced, feed));
     }
-    Ok(socket)
+    Ok((socket, entrance))
 }
 
-/// The control socket, the program sets, and the prepared sandboxes.
-type Received = (OwnedFd, Vec<Inherited>, Vec<PreparedSandbox>);
+/// What came before the other daemon pauses.
+struct Received {
+    /// The control socket.
+    listener: OwnedFd,
+    /// The program sets.
+    inherited: Vec<Inherited>,
+    /// The sandboxes.
+    prepared: Vec<PreparedSandbox>,
+    /// The page, if there is to be one.
+    entrance: Option<Entrance>,
+}
+
+/// The page at the address that is asked for: the other daemon's with its sessions, if it has one
+/// there.
+fn page_at(
+    asked: SocketAddr,
+    handed: Option<HandedEntrance>,
+    sockets: Vec<OwnedFd>,
+) -> Result<Entrance, TakeoverError> {
+    match (handed, <[OwnedFd; 2]>::try_from(sockets)) {
+        (Some(handed), Ok(sockets)) if handed.address == asked => {
+            Ok(Entrance::inherit(handed, sockets))
+        }
+        _ => Entrance::bind(asked).map_err(TakeoverError::Page),
+    }
+}
 
 /// Receives everything up to the moment the other daemon pauses.
-fn heard(channel: &Channel, fleet: &Arc<Fleet>) -> Result<Received, TakeoverError> {
+fn heard(
+    channel: &Channel,
+    fleet: &Arc<Fleet>,
+    page: Option<SocketAddr>,
+) -> Result<Received, TakeoverError> {
     channel.send(&TakeoverRequest::Hello { version: VERSION, layout: LAYOUT }, &[])?;
-    let (TakeoverReply::Begin { sets, members }, descriptors) = hear(channel)? else {
+    let (TakeoverReply::Begin { sets, members, page: handed }, descriptors) = hear(channel)? else {
         return Err(TakeoverError::Unexpected("expected Begin"));
     };
     if sets > MOST || members > MOST {
         return Err(TakeoverError::Unexpected("too many sandboxes"));
     }
-    let listener =
-        descriptors.into_iter().next().ok_or(TakeoverError::Unexpected("no control socket"))?;
+    let mut descriptors = descriptors.into_iter();
+    let listener = descriptors.next().ok_or(TakeoverError::Unexpected("no control socket"))?;
+    // Now, while the other daemon can still go on.
+    let entrance = page.map(|asked| page_at(asked, handed, descriptors.collect())).transpose()?;
     let mut inherited = Vec::with_capacity(sets);
     for _ in 0..sets {
         let (TakeoverReply::Set, maps) = hear(channel)? else {
@@ -194,7 +226,7 @@ fn heard(channel: &Channel, fleet: &Arc<Fleet>) -> Result<Received, TakeoverErro
             _ => return Err(TakeoverError::Unexpected("expected Names")),
         }
     }
-    Ok((listener, inherited, prepared))
+    Ok(Received { listener, inherited, prepared, entrance })
 }
 
 /// What a member is built from.

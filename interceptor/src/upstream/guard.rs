@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use interceptor_policy::{Deny, Filter, Host, Policy, Reason};
 
 use super::UpstreamError;
+use crate::entrance::is_page;
 
 /// The `addresses` that the policy permits; if none, why it refuses the first.
 pub(super) fn permitted(
@@ -17,10 +18,10 @@ pub(super) fn permitted(
     port: u16,
     addresses: Vec<IpAddr>,
 ) -> Result<Vec<SocketAddr>, UpstreamError> {
-    let judge = |address| {
+    let judge = |address: SocketAddr| {
         policy
-            .decide_address(host, address, port)
-            .and_then(|()| not_own(policy, host, address, port))
+            .decide_address(host, address.ip(), port)
+            .and_then(|()| not_own(policy, host, address.ip(), port))
     };
     keep(addresses.into_iter().map(|address| SocketAddr::new(address.to_canonical(), port)), judge)
 }
@@ -34,7 +35,7 @@ pub(super) fn overridden(
     port: u16,
     addresses: Vec<SocketAddr>,
 ) -> Result<Vec<SocketAddr>, UpstreamError> {
-    let judge = |address| match policy.decide_address(host, address, port) {
+    let judge = |address: SocketAddr| match policy.decide_address(host, address.ip(), port) {
         Err(deny) if deny.rule.is_some() => Err(deny),
         _ => Ok(()),
     };
@@ -43,12 +44,12 @@ pub(super) fn overridden(
 
 fn keep(
     addresses: impl Iterator<Item = SocketAddr>,
-    judge: impl Fn(IpAddr) -> Result<(), Deny>,
+    judge: impl Fn(SocketAddr) -> Result<(), Deny>,
 ) -> Result<Vec<SocketAddr>, UpstreamError> {
     let mut refused = None;
     let mut permitted = Vec::new();
     for address in addresses {
-        match judge(address.ip()) {
+        match judge(address).and_then(|()| not_a_page(address)) {
             Ok(()) => permitted.push(address),
             Err(deny) => {
                 refused.get_or_insert((address.ip(), deny));
@@ -84,6 +85,25 @@ pub(super) fn not_own(
             "{host} port {port} was refused by the network policy: it resolves to {address}, \
              which belongs to the host that runs the interceptor; an allow rule that names the \
              address would permit it"
+        ),
+        nearest: None,
+    })
+}
+
+/// Refuses the page of an interceptor, whatever the policy says: it decides about sandboxes.
+fn not_a_page(address: SocketAddr) -> Result<(), Deny> {
+    if !is_page(address) {
+        return Ok(());
+    }
+    Err(Deny {
+        reason: Reason::HostDenied,
+        status: Reason::HostDenied.status(),
+        filter: Filter::Network,
+        rule: None,
+        credential: None,
+        message: format!(
+            "{address} is the page of an interceptor, which no sandbox reaches, whatever its \
+             policy allows"
         ),
         nearest: None,
     })

@@ -69,9 +69,18 @@ pub fn python_packages() -> PathBuf {
 
 /// The directory that holds `node_modules`: the packages of `tests/clients/node/package.json`.
 pub fn node_packages() -> PathBuf {
-    prepared("node", &[&text("node/package.json"), &version(NODE, &["--version"])], |directory| {
-        fs::copy(source("node/package.json"), directory.join("package.json"))
-            .expect("own directory");
+    npm_packages("node")
+}
+
+/// The same with what drives a browser: `tests/clients/browser/package.json`.
+pub fn browser_packages() -> PathBuf {
+    npm_packages("browser")
+}
+
+fn npm_packages(name: &str) -> PathBuf {
+    let list = format!("{name}/package.json");
+    prepared(name, &[&text(&list), &version(NODE, &["--version"])], |directory| {
+        fs::copy(source(&list), directory.join("package.json")).expect("own directory");
         let mut npm = Command::new("npm");
         npm.args(["install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]);
         npm.args(["--loglevel", "error"]).current_dir(directory);

@@ -9,7 +9,6 @@ use http::Method;
 use interceptor_policy::Patch;
 use serde_json::{Value, json};
 
-use super::policy_edit::PolicyEdit;
 use super::print;
 use super::sandboxes;
 use super::to::DaemonClient;
@@ -17,7 +16,8 @@ use crate::cli::daemon::client::ApiRequest;
 use crate::cli::daemon::events::{self, encoded};
 use crate::cli::person::Person;
 use crate::cli::policy_file::{printable, printable_json};
-use crate::cli::table;
+use crate::cli::{registries, table};
+use crate::fleet::PolicyEdit;
 use crate::words;
 
 /// The most characters of a path in a table; `--json` shows all of it.
@@ -266,7 +266,12 @@ impl Always {
         // A run's policy is the person's, and whoever is not root does not say what root edits.
         let is_roots = to.whom.run.is_none() && by == 0;
         let person = if is_roots { None } else { Some(Person::invoking()?) };
-        let edit = PolicyEdit::prepare(&file, &shown["policy"], &patch, person.as_ref())?;
+        let catalogue = registries::catalogue(None)?;
+        let prepare = || PolicyEdit::prepare(&file, &shown["policy"], &patch, &catalogue);
+        let edit = match &person {
+            Some(person) => person.act(|| Ok(prepare()))?,
+            None => prepare(),
+        }?;
         Ok(Always { sandbox: sandbox.to_owned(), file, edit })
     }
 
@@ -276,7 +281,10 @@ impl Always {
         let path = sandboxes::path(&self.sandbox);
         // A run takes the text from here, not from a file that it may have changed meanwhile.
         let reload = if to.whom.run.is_some() {
-            let body = Some(("application/json", self.edit.strict()?.as_bytes().to_vec()));
+            let body = Some((
+                "application/json",
+                self.edit.strict().map_err(anyhow::Error::msg)?.as_bytes().to_vec(),
+            ));
             ApiRequest { method: Method::PUT, path: format!("{path}/policy"), body }
         } else {
             ApiRequest { method: Method::POST, path: format!("{path}/reload"), body: None }

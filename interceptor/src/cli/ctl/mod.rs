@@ -7,7 +7,7 @@
 
 mod approvals;
 mod leases;
-mod policy_edit;
+mod page;
 mod print;
 mod sandboxes;
 mod to;
@@ -38,6 +38,7 @@ use to::DaemonClient;
   sudo interceptor ctl policy put web p.json --close
   sudo interceptor ctl audit web --decision deny
   sudo interceptor ctl approve ID --for 1h
+  sudo interceptor ctl page --open
   sudo interceptor ctl lease web --allow pypi.example --for 15m
   vault-tool render p.json | sudo interceptor ctl policy put web -
 
@@ -95,6 +96,8 @@ enum Command {
     },
     /// Permits a host for a time or a number of requests, or revokes that.
     Lease(leases::Lease),
+    /// Prints the address of the page (`--page`), which lets one browser in.
+    Page(page::PageCommand),
     /// Lists the daemon's network profiles.
     Profiles,
     /// Lists the daemon's service catalogue.
@@ -162,6 +165,10 @@ pub fn run(arguments: Ctl) -> anyhow::Result<ExitCode> {
         Command::Leases { sandbox: None } => {
             all_of(&control, json).and_then(|all| leases::list(&all, None))
         }
+        Command::Page(arguments) => match &arguments.sandbox {
+            Some(id) => of(id).and_then(|to| to.whom.explain(id, page::one(&to, arguments.open))),
+            None => all_of(&control, json).and_then(|all| page::any(&all, arguments.open)),
+        },
         Command::Lease(arguments) => {
             let id = arguments.sandbox.clone();
             of(&id).and_then(|to| to.whom.explain(&id, leases::give(&to, &arguments)))

@@ -6,6 +6,7 @@
 //! when the person says so outside.
 
 mod changes;
+mod edits;
 pub(in crate::cli) mod guarded;
 mod loader;
 pub(super) mod place;
@@ -13,11 +14,12 @@ mod watch;
 
 use std::ffi::OsString;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use interceptor_policy::{Catalogue, Problem, Proxy};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -26,6 +28,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use self::edits::RunsFiles;
 pub(super) use self::loader::Hidden;
 use self::loader::{Covered, Loader};
 use self::watch::{Watch, Watched};
@@ -33,8 +36,9 @@ use super::person::Person;
 use super::setup::LoadedPolicy;
 use super::which::Which;
 use super::written::Written;
-use crate::control::{self, Scope};
+use crate::control::{self, Controlled, Scope};
 use crate::credential::Keyring;
+use crate::entrance::Entrance;
 use crate::fleet::{
     self, Enforced, Fleet, FleetError, FleetOptions, GivenPolicies, Member, MemberDescription,
     RunDescription, Source,
@@ -42,6 +46,7 @@ use crate::fleet::{
 use crate::ipc::{SentPath as Sent, Strings};
 use crate::kernel::Enforcer;
 use crate::notice;
+use crate::page::{self, Page};
 use crate::proxy::Runtime;
 use crate::sandbox::trust;
 use crate::sandbox::user::UserIdentity;
@@ -55,6 +60,10 @@ pub(super) struct LiveOptions {
     /// Do not read the policy's file again when it changes.
     #[arg(long)]
     no_watch: bool,
+    /// Show what the sandbox does, and what it asks, in a browser of this host; the address is
+    /// printed.
+    #[arg(long)]
+    page: bool,
 }
 
 /// Where a policy came from, before it was loaded.
@@ -121,6 +130,8 @@ pub(super) struct Reachable {
     covered: Option<Covered>,
     /// Whether the user may change the policy.
     is_changeable: bool,
+    /// The page, if there is to be one.
+    page: Option<Entrance>,
 }
 
 /// The policy of a run that a daemon made for its user is settled when it starts: what the user may
@@ -138,7 +149,13 @@ impl GivenPolicies for Settled {
 
 impl Reachable {
     /// Of a run that a daemon makes for its user.
-    pub(super) fn of_member(person: Person, name: String, shown: Value, quiet: bool) -> Reachable {
+    pub(super) fn of_member(
+        person: Person,
+        name: String,
+        shown: Value,
+        quiet: bool,
+        page: Option<Entrance>,
+    ) -> Reachable {
         let beginning = Beginning {
             origin: Origin::default(),
             which: Which::default(),
@@ -156,6 +173,7 @@ impl Reachable {
             file: None,
             covered: None,
             is_changeable: false,
+            page,
         }
     }
 }
@@ -196,13 +214,19 @@ pub(super) struct Live {
     member: Arc<Member>,
     /// Ends with this value.
     _watch: Option<Watch>,
-    serving: Option<JoinHandle<io::Result<()>>>,
+    /// The control socket and the page.
+    serving: [Option<JoinHandle<io::Result<()>>>; 2],
     stop: CancellationToken,
 }
 
 impl LiveOptions {
     /// What makes a run with these rules reachable.
-    pub(super) fn reachable(&self, beginning: Beginning, rules: &LoadedPolicy) -> Reachable {
+    pub(super) fn reachable(
+        &self,
+        beginning: Beginning,
+        rules: &LoadedPolicy,
+        page: Option<Entrance>,
+    ) -> Reachable {
         let mut beginning = beginning;
         let file = std::mem::take(&mut beginning.origin).file(rules);
         Reachable {
@@ -212,8 +236,14 @@ impl LiveOptions {
             file: file.filter(|_| !self.no_watch),
             covered: rules.file.as_deref().and_then(Covered::at),
             is_changeable: true,
+            page,
             beginning,
         }
+    }
+
+    /// Whether there is to be a page.
+    pub(super) fn page(&self) -> bool {
+        self.page
     }
 }
 
@@ -221,7 +251,7 @@ impl Live {
     /// Makes the run reachable. What fails of it is warned of: the sandbox is enforced all the
     /// same. Call it within a tokio runtime, before the command starts.
     pub(super) fn begin(reachable: Reachable, parts: Parts) -> Live {
-        let Reachable { beginning, name, shown, warnings, file, covered, is_changeable } =
+        let Reachable { beginning, name, shown, warnings, file, covered, is_changeable, page } =
             reachable;
         let Beginning { which, person, catalogue, proxy, fresh, quiet, .. } = beginning;
         let Parts { id, cgroup, runtime, enforcer, enforced, inside } = parts;
@@ -274,7 +304,12 @@ impl Live {
         };
         let (fleet, member) = Fleet::of_run(options, known, enforced);
         let stop = CancellationToken::new();
-        let serving = serve(&loader.person, &fleet, &member.id, &stop, quiet);
+        let entrance = page.map(Arc::new);
+        let showing = entrance.clone().map(|entrance| {
+            let files = Arc::new(RunsFiles(loader.clone()));
+            tokio::spawn(page::serve(Page { entrance, fleet: fleet.clone(), files }, stop.clone()))
+        });
+        let serving = serve(&loader.person, &fleet, entrance, (&member.id, quiet), &stop);
         let watch = file.and_then(|file| {
             let PolicyFile { path, is_found, text } = file;
             let member = member.clone();
@@ -285,7 +320,7 @@ impl Live {
                 })
                 .ok()
         });
-        Live { fleet, member, _watch: watch, serving, stop }
+        Live { fleet, member, _watch: watch, serving: [serving, showing], stop }
     }
 
     /// Ends the enforcement, once the command has ended, and then the socket. Blocks meanwhile.
@@ -293,7 +328,7 @@ impl Live {
         // Unknown: it has never been removed by anybody else.
         let _ = self.fleet.remove(&self.member.id);
         self.stop.cancel();
-        if let Some(serving) = self.serving {
+        for serving in self.serving.into_iter().flatten() {
             // Followers of the records have been told; others are cut off.
             let _ = tokio.block_on(async { tokio::time::timeout(FAREWELL, serving).await });
         }
@@ -304,14 +339,15 @@ impl Live {
 fn serve(
     person: &Person,
     fleet: &Arc<Fleet>,
-    id: &str,
+    entrance: Option<Arc<Entrance>>,
+    (id, quiet): (&str, bool),
     stop: &CancellationToken,
-    quiet: bool,
 ) -> Option<JoinHandle<io::Result<()>>> {
     match place::bind(person, id) {
         Ok(socket) => {
-            let served = control::serve(Arc::new(socket), fleet.clone(), Scope::Run, stop.clone());
-            Some(tokio::spawn(served))
+            let (socket, fleet) = (Arc::new(socket), fleet.clone());
+            let controlled = Controlled { socket, fleet, scope: Scope::Run, entrance };
+            Some(tokio::spawn(control::serve(controlled, stop.clone())))
         }
         Err(error) => {
             if !quiet {
@@ -322,6 +358,14 @@ fn serve(
             None
         }
     }
+}
+
+/// Where the page of a run is: at a port that is free.
+///
+/// # Errors
+/// If the system refuses.
+pub(super) fn entrance() -> anyhow::Result<Entrance> {
+    Entrance::bind((Ipv4Addr::LOCALHOST, 0).into()).context("--page")
 }
 
 /// A command line in words, without keys.

@@ -20,7 +20,9 @@ use super::peer;
 use super::relay::{Relay, is_controlling};
 use super::wire::{Event, Request, Wish};
 use crate::audit::{Audit, Record};
+use crate::cli::told::Before;
 use crate::cli::who;
+use crate::ipc::Secret;
 use crate::sandbox::handover::Channel;
 use crate::sandbox::resources::Bounded;
 use crate::sandbox::signals::Signals;
@@ -107,7 +109,7 @@ impl Connection {
         standard: [BorrowedFd<'_>; 3],
         signals: &Signals,
         audit: &Audit,
-        before: impl FnOnce(&[String], &[String]),
+        before: impl FnOnce(&Before<'_>),
     ) -> anyhow::Result<Ended> {
         let mut relay = Relay::open(standard).context("cannot make a terminal")?;
         let (reader, records) = io::pipe().context("cannot make a pipe")?;
@@ -177,7 +179,7 @@ impl Running<'_> {
     fn until_the_end(
         &mut self,
         signals: &Signals,
-        before: impl FnOnce(&[String], &[String]),
+        before: impl FnOnce(&Before<'_>),
     ) -> anyhow::Result<Ended> {
         let mut before = Some(before);
         loop {
@@ -204,8 +206,10 @@ impl Running<'_> {
                 continue;
             }
             match self.daemon.receive() {
-                Ok(Some((Event::Starts { withheld, with_key }, _))) => {
-                    before.take().into_iter().for_each(|before| before(&withheld, &with_key));
+                Ok(Some((Event::Starts { withheld, with_key, page }, _))) => {
+                    let page = page.as_ref().map(Secret::expose);
+                    let starts = Before { withheld: &withheld, with_key: &with_key, page };
+                    before.take().into_iter().for_each(|before| before(&starts));
                     if self.foreground {
                         self.begin();
                     }

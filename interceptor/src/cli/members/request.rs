@@ -12,6 +12,7 @@ use super::wire::{Log, OwnPolicy, Request, VERSION, Wanted};
 use crate::audit::Audit;
 use crate::cli::plan::Plan;
 use crate::cli::setup::LoadedPolicy;
+use crate::cli::told::Before;
 use crate::cli::{Common, registries, setup, shown_policy};
 use crate::credential::SECRET;
 use crate::ipc::{Secret, SentPath};
@@ -100,7 +101,7 @@ impl Asking<'_> {
     pub(in crate::cli) fn run(
         self,
         daemon: Connection,
-        before: impl FnOnce(&[String], &[String]),
+        before: impl FnOnce(&Before<'_>),
     ) -> anyhow::Result<(i32, Vec<Bounded>)> {
         let Asking { plan, judged, common, hidden, standard, signals, audit } = self;
         if let (Judged::ByOperators { name, .. }, Some(_)) = (&judged, &common.upstream_proxy) {

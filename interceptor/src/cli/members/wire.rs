@@ -103,6 +103,8 @@ pub(super) enum Event {
         withheld: Vec<String>,
         /// Variables that stay outside because they hold a key.
         with_key: Vec<String>,
+        /// The address that lets a browser in to the page, if there is one.
+        page: Option<Secret>,
     },
     /// Job control stopped the command with this signal.
     Stopped(i32),

@@ -20,14 +20,15 @@ use nix::sys::stat::{Mode, umask};
 pub use self::options::Run;
 use self::rules::{ChosenRules, for_sandbox};
 use self::setting::Setting;
-use super::live::Beginning;
+use super::live::{self, Beginning};
 use super::members::{self, Asking, Connection, Judged};
 use super::perform::{self, Begun, Loading};
 use super::plan::{self, Plan};
-use super::told::Told;
+use super::told::{Before, Told};
 use super::who;
 use super::{Common, setup};
 use crate::audit::Audit;
+use crate::entrance::Entrance;
 use crate::ipc::{SentPath as Sent, Strings};
 use crate::sandbox::resources::Bounded;
 use crate::sandbox::signals::{Signals, ignored_by_this_process};
@@ -60,9 +61,12 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let rotated = audit.clone();
     signals.on_hangup(move || rotated.reopen());
     let told = Told { summary, id: id.clone(), user: identity.name.clone(), quiet };
+    // That of a sandbox by the daemon is served where the sandbox is.
+    let page = (arguments.live.page() && !by_daemon).then(live::entrance).transpose()?;
+    let address = page.as_ref().map(Entrance::invite).transpose()?;
     let plan = arguments.plan(id, setting, variables, by_daemon)?;
 
-    let before = |withheld: &[String], with_key: &[String]| told.before(withheld, with_key);
+    let before = |starts: &Before<'_>| told.before(starts);
     let (standard, signals) = (standard.descriptors(), &signals);
     let (status, reached) = match (maker, judged) {
         (Maker::Daemon(daemon), judged) => {
@@ -74,7 +78,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
             let Run { common, which, live, fresh_placeholders: fresh, .. } = arguments;
             let (person, proxy) = (person.clone(), common.proxy()?);
             let beginning = Beginning { origin, which, person, catalogue, proxy, fresh, quiet };
-            let reachable = live.reachable(beginning, &rules);
+            let reachable = live.reachable(beginning, &rules, page);
             let (descriptors, rules) = (standard, for_sandbox(*rules, &common));
             let (limits, caller) = (None, None);
             let run = perform::Run {
@@ -88,7 +92,10 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
                 caller,
                 reachable,
             };
-            by_root(run, begun, &common, &audit, before)?
+            by_root(run, begun, &common, &audit, |withheld, with_key| {
+                let page = address.as_ref().map(|address| address.as_str());
+                before(&Before { withheld, with_key, page });
+            })?
         }
         (Maker::Here { .. }, _) => {
             bail!("only the daemon has policies that its caller cannot read")
@@ -128,6 +135,7 @@ impl Run {
             ignored: by_daemon.then(ignored_by_this_process).transpose()?,
             base_urls: self.common.base_urls,
             quiet: self.common.quiet,
+            page: self.live.page(),
             bundles: setting.bundles,
             search_bundles: !self.no_bundle_search,
             hidden_directories,

@@ -10,68 +10,109 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
-use interceptor_policy::{MAX_BYTES, Patch, edited, strict_json};
+use interceptor_policy::{Catalogue, MAX_BYTES, Patch, Problem, check, edited, strict_json};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::cli::person::Person;
-use crate::cli::policy_file::{describe, printable};
-use crate::cli::registries;
-use crate::fleet::hide_keys;
+use super::hide_keys;
+use crate::audit::steers_or_hides;
 
 /// An edit to a policy's file that is not written yet.
 #[derive(Debug)]
-pub(super) struct PolicyEdit {
+pub(crate) struct PolicyEdit {
     file: File,
     text: Zeroizing<String>,
 }
 
+/// Why a policy's file cannot be edited.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EditError {
+    /// The edit is none that a question proposes.
+    #[error("the question's patch: {0}")]
+    Beyond(String),
+    /// The file cannot be opened or read.
+    #[error("the policy file {}: {cause}", printable(path))]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        cause: io::Error,
+    },
+    /// It may stand for another.
+    #[error("the policy file {} is a link, or not a regular file", printable(path))]
+    NotOwn {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It was changed.
+    #[error(
+        "the policy file {} is no longer the policy in force: make the daemon reload it, or edit \
+         it by hand",
+        printable(path)
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The edit does not fit its text.
+    #[error("the policy file {}: {why}", printable(path))]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// It is no policy, or would be none.
+    #[error(
+        "the policy file {}, with the edit or without: {}",
+        printable(path),
+        described(problem)
+    )]
+    NoPolicy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: Box<Problem>,
+    },
+}
+
 impl PolicyEdit {
-    /// Prepares the edit of a file that must still hold the policy in force, as the API shows it,
-    /// with the rights of a person, or this process's.
+    /// Prepares the edit of a file that must still hold the policy in force, as the API shows it.
+    /// Call it with the rights of whose file it is.
     ///
     /// # Errors
     /// If the file is not what it was, or the edit cannot be written into it, or is none that a
     /// question proposes.
-    pub(super) fn prepare(
+    pub(crate) fn prepare(
         path: &Path,
         in_force: &Value,
         patch: &Patch,
-        person: Option<&Person>,
-    ) -> anyhow::Result<Self> {
-        let name = || format!("the policy file {}", printable(&path.display().to_string()));
-        patch.within_bounds().context("the question's patch")?;
+        catalogue: &Catalogue,
+    ) -> Result<PolicyEdit, EditError> {
+        let own = || path.to_owned();
+        patch.within_bounds().map_err(|error| EditError::Beyond(error.to_string()))?;
+        let unreadable = |cause| EditError::Unreadable { path: own(), cause };
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-        let open = || OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
-        let opened = match person {
-            Some(person) => person.act(open),
-            None => open(),
-        };
-        let mut file = opened.with_context(name)?;
-        let found = file.metadata().with_context(name)?;
+        let opened = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
+        let mut file = opened.map_err(unreadable)?;
+        let found = file.metadata().map_err(unreadable)?;
         if !found.is_file() || found.nlink() != 1 {
-            bail!("{} is a link, or not a regular file", name());
+            return Err(EditError::NotOwn { path: own() });
         }
         let most = MAX_BYTES as u64;
         // Allocated up front: a growing string leaves copies of keys behind.
         let mut before = Zeroizing::new(String::with_capacity(MAX_BYTES + 2));
-        (&mut file).take(most + 1).read_to_string(&mut before).with_context(name)?;
+        (&mut file).take(most + 1).read_to_string(&mut before).map_err(unreadable)?;
         if before.len() > MAX_BYTES || !is_same(&before, in_force) {
-            bail!(
-                "{} is no longer the policy in force: make the daemon reload it, or edit it by \
-                 hand",
-                name()
-            );
+            return Err(EditError::Changed { path: own() });
         }
-        let text = edited(&before, patch).with_context(name)?;
-        let catalogue = registries::catalogue(None)?;
+        let text = edited(&before, patch)
+            .map_err(|error| EditError::Unfit { path: own(), why: error.to_string() })?;
         for text in [&before, &text] {
-            let errors = interceptor_policy::check(text, &catalogue).errors;
-            if let Some(problem) = errors.first() {
-                bail!("{}, with the edit or without: {}", name(), describe(problem));
+            if let Some(problem) = check(text, catalogue).errors.into_iter().next() {
+                return Err(EditError::NoPolicy { path: own(), problem: Box::new(problem) });
             }
         }
         Ok(PolicyEdit { file, text })
@@ -81,19 +122,40 @@ impl PolicyEdit {
     ///
     /// # Errors
     /// If it is not JSON, which [`Self::prepare`] has ruled out.
-    pub(super) fn strict(&self) -> anyhow::Result<Zeroizing<String>> {
-        strict_json(&self.text).map_err(|problem| anyhow::anyhow!(problem.message))
+    pub(crate) fn strict(&self) -> Result<Zeroizing<String>, String> {
+        strict_json(&self.text).map_err(|problem| problem.message)
     }
 
     /// Writes it.
     ///
     /// # Errors
     /// As for pwrite(2).
-    pub(super) fn write(&self) -> io::Result<()> {
+    pub(crate) fn write(&self) -> io::Result<()> {
         // An edit only adds, so the old text never extends past the new end.
         self.file.write_all_at(self.text.as_bytes(), 0)?;
         self.file.sync_all()
     }
+}
+
+/// A path whose characters steer no terminal.
+fn printable(path: &Path) -> String {
+    escaped(&path.display().to_string())
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match steers_or_hides(character) {
+            true => out.extend(character.escape_unicode()),
+            false => out.push(character),
+        }
+    }
+    out
+}
+
+fn described(problem: &Problem) -> String {
+    let line = problem.line.map(|line| format!("line {line}: ")).unwrap_or_default();
+    escaped(&format!("{line}{}: {}", problem.pointer, problem.message))
 }
 
 /// Whether a text is this policy, which is shown without its keys.
@@ -131,7 +193,10 @@ mod tests {
         let path = home.path().join("p.jsonc");
         std::fs::write(&path, TEXT).unwrap();
         let before = std::fs::metadata(&path).unwrap().ino();
-        PolicyEdit::prepare(&path, &shown(), &patch(), None).unwrap().write().unwrap();
+        PolicyEdit::prepare(&path, &shown(), &patch(), &Catalogue::builtin())
+            .unwrap()
+            .write()
+            .unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, TEXT.replace(r#"["a.test"]"#, r#"["a.test", "b.test"]"#));
         assert_eq!(std::fs::metadata(&path).unwrap().ino(), before);
@@ -143,15 +208,15 @@ mod tests {
         let (real, path) = (home.path().join("real"), home.path().join("p.jsonc"));
         std::fs::write(&real, TEXT).unwrap();
         std::os::unix::fs::symlink(&real, &path).unwrap();
-        PolicyEdit::prepare(&path, &shown(), &patch(), None).unwrap_err();
+        PolicyEdit::prepare(&path, &shown(), &patch(), &Catalogue::builtin()).unwrap_err();
         std::fs::remove_file(&path).unwrap();
         std::fs::hard_link(&real, &path).unwrap();
-        PolicyEdit::prepare(&path, &shown(), &patch(), None).unwrap_err();
+        PolicyEdit::prepare(&path, &shown(), &patch(), &Catalogue::builtin()).unwrap_err();
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "root:x:0:0::/root:/bin/sh\n").unwrap();
-        PolicyEdit::prepare(&path, &shown(), &patch(), None).unwrap_err();
+        PolicyEdit::prepare(&path, &shown(), &patch(), &Catalogue::builtin()).unwrap_err();
         std::fs::write(&path, TEXT.replace("a.test", "c.test")).unwrap();
-        PolicyEdit::prepare(&path, &shown(), &patch(), None).unwrap_err();
+        PolicyEdit::prepare(&path, &shown(), &patch(), &Catalogue::builtin()).unwrap_err();
         assert_eq!(std::fs::read_to_string(&real).unwrap(), TEXT);
     }
     #[test]
@@ -161,8 +226,8 @@ mod tests {
         let edit = |text: &str, shown: Value, patch: Value| {
             std::fs::write(&path, text).unwrap();
             let patch = Patch::from_value(patch).unwrap();
-            let prepared = PolicyEdit::prepare(&path, &shown, &patch, None);
-            prepared.map(drop).map_err(|error| format!("{error:#}"))
+            let prepared = PolicyEdit::prepare(&path, &shown, &patch, &Catalogue::builtin());
+            prepared.map(drop).map_err(|error| error.to_string())
         };
         let add = |path: &str, value: Value| json!([{ "op": "add", "path": path, "value": value }]);
         let host = add("/network/allow/-", "b.test".into());

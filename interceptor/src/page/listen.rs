@@ -1,0 +1,99 @@
+//! Serves the page at its address: few connections, each with time limits, so that nobody who
+//! merely connects can use up what sandboxes need.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ConnectInfo;
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::router;
+use super::shared::Page;
+use crate::control::{ASKED_WITHIN, SocketPeer};
+
+/// Pause after a failed accept, so that the loop does not spin.
+const BREATHER: Duration = Duration::from_millis(50);
+/// How long requests in flight may take at the end.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// The maximum number of connections.
+const CONNECTIONS: u32 = 64;
+/// The largest head of a request, in bytes.
+const LARGEST_HEAD: usize = 16 * 1024;
+/// How long a browser may leave what it is sent unread.
+const UNREAD: Duration = Duration::from_secs(30);
+
+/// Serves until `stop` is cancelled, or another process serves the page instead.
+///
+/// # Errors
+/// If the socket cannot be used.
+pub(crate) async fn serve(page: Page, stop: CancellationToken) -> io::Result<()> {
+    let (entrance, ends) = (page.entrance.clone(), stop.child_token());
+    let own = entrance.address();
+    let listener = TcpListener::from_std(entrance.listener()?)?;
+    let places = Arc::new(Semaphore::new(CONNECTIONS as usize));
+    let router = router(page, ends.clone());
+    let handed = entrance.handed();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = handed.cancelled() => break,
+            () = ends.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection to the page");
+                tokio::time::sleep(BREATHER).await;
+                continue;
+            }
+        };
+        // Whoever comes when it is full is not served; its connection is closed at once.
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let peer = ConnectInfo(Arc::new(SocketPeer::new(peer, own)));
+        let (router, ends) = (router.clone().layer(Extension(peer)), ends.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            if let Err(error) = converse(stream, router, ends).await {
+                tracing::debug!(%error, "a connection to the page ended early");
+            }
+        });
+    }
+    drop(listener);
+    ends.cancel();
+    let _ = tokio::time::timeout(FAREWELL, places.acquire_many(CONNECTIONS)).await;
+    Ok(())
+}
+
+async fn converse(
+    stream: TcpStream,
+    router: Router,
+    ends: CancellationToken,
+) -> anyhow::Result<()> {
+    bound(&stream)?;
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(ASKED_WITHIN)
+        .max_buf_size(LARGEST_HEAD)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return Ok(ended?),
+        () = ends.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    Ok(connection.await?)
+}
+
+/// The kernel ends a connection whose peer does not read (tcp(7), TCP_USER_TIMEOUT).
+fn bound(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_user_timeout(Some(UNREAD))
+}

@@ -1,0 +1,78 @@
+//! What all handlers of the page share, and how it is called.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::ConnectInfo;
+use tokio::sync::{Mutex, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::files::PolicyFiles;
+use crate::control::SocketPeer;
+use crate::entrance::Entrance;
+use crate::fleet::Fleet;
+
+/// How many streams of events there are at one time.
+pub(super) const STREAMS: usize = 16;
+/// How many stories are looked into at one time; each compiles policies.
+const STORIES: usize = 2;
+
+/// What the page shows, and how it is let in to.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// Who may see it.
+    pub(crate) entrance: Arc<Entrance>,
+    /// The sandboxes.
+    pub(crate) fleet: Arc<Fleet>,
+    /// How an edit gets into a policy's file.
+    pub(crate) files: Arc<dyn PolicyFiles>,
+}
+
+/// What all handlers share.
+#[derive(Clone, Debug)]
+pub(super) struct Shared(pub(super) Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) page: Page,
+    pub(super) streams: Arc<Semaphore>,
+    pub(super) stories: Semaphore,
+    /// One edit of a file at a time.
+    pub(super) editing: Mutex<()>,
+    /// Ends the streams, which never end by themselves.
+    pub(super) stop: CancellationToken,
+}
+
+impl Shared {
+    /// Of a page whose streams end with `stop`.
+    pub(super) fn new(page: Page, stop: CancellationToken) -> Shared {
+        Shared(Arc::new(Inner {
+            page,
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            stories: Semaphore::new(STORIES),
+            editing: Mutex::default(),
+            stop,
+        }))
+    }
+}
+
+/// The other end of a connection, as handlers see it.
+pub(super) type Peer = ConnectInfo<Arc<SocketPeer>>;
+
+/// The name of the cookie. Cookies know no ports, so that pages at others must not share one.
+pub(super) fn cookie(entrance: &Entrance) -> String {
+    format!("interceptor-{}", entrance.address().port())
+}
+
+/// How the page may be called in a request: by its address or as `localhost`, with its port.
+pub(super) fn names(address: SocketAddr) -> Vec<String> {
+    let mut names = vec![address.to_string(), format!("localhost:{}", address.port())];
+    if address.port() == 80 {
+        names.push("localhost".to_owned());
+        names.push(match address {
+            SocketAddr::V4(address) => address.ip().to_string(),
+            SocketAddr::V6(address) => format!("[{}]", address.ip()),
+        });
+    }
+    names
+}
