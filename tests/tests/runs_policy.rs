@@ -121,7 +121,8 @@ fn a_change_that_the_sandboxs_user_could_have_made_waits_for_trust() {
         let said = lab.directory().join("said");
         let options = ["-q", "--policy", path];
         let mut quiet = Conversing::start(&account, "true", &options, &said);
-        fs::write(&policy, TWO).unwrap();
+        // At once: a file that is being written may be seen empty, which is said.
+        fs::rename(account.file("project/next.json", TWO), &policy).unwrap();
         assert_eq!(permitted(&mut quiet), ["one.test"]);
         assert_eq!(quiet.end(), "");
         fs::write(&policy, ONE).unwrap();
