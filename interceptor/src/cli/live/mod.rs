@@ -271,21 +271,11 @@ impl Live {
             trusted,
         });
         let trust = PathBuf::from(trust::DIRECTORY);
-        let options = FleetOptions {
-            runtime,
-            enforcer,
-            catalogue: loader.catalogue.clone(),
-            default_policy: None,
-            trust: trust.clone(),
-            base_urls,
-            proxy: loader.proxy.clone(),
-            read: |_| Err("a run has no default policy".to_owned()),
-            owner: loader.person.identity.uid,
-            given: match is_changeable {
-                true => Some(loader.clone()),
-                false => Some(Arc::new(Settled)),
-            },
+        let given: Arc<dyn GivenPolicies> = match is_changeable {
+            true => loader.clone(),
+            false => Arc::new(Settled),
         };
+        let options = options(runtime, enforcer, &loader, given, base_urls);
         let known = MemberDescription {
             id,
             cgroup: cgroup.0,
@@ -366,6 +356,28 @@ fn serve(
 /// If the system refuses.
 pub(super) fn entrance() -> anyhow::Result<Entrance> {
     Entrance::bind((Ipv4Addr::LOCALHOST, 0).into()).context("--page")
+}
+
+/// The fleet of one run.
+fn options(
+    runtime: Arc<Runtime>,
+    enforcer: Enforcer,
+    loader: &Loader,
+    given: Arc<dyn GivenPolicies>,
+    base_urls: bool,
+) -> FleetOptions {
+    FleetOptions {
+        runtime,
+        enforcer,
+        catalogue: loader.catalogue.clone(),
+        default_policy: None,
+        trust: PathBuf::from(trust::DIRECTORY),
+        base_urls,
+        proxy: loader.proxy.clone(),
+        read: |_| Err("a run has no default policy".to_owned()),
+        owner: loader.person.identity.uid,
+        given: Some(given),
+    }
 }
 
 /// A command line in words, without keys.
