@@ -1,8 +1,8 @@
 //! A connection that is read only once something was sent over it.
 //!
 //! A daemon that turns a peer away says so at once, perhaps before the request is sent. hyper
-//! takes a response that no request preceded for an error of the connection, and the reason would be
-//! lost.
+//! takes a response that no request preceded for an error of the connection, and the reason would
+//! be lost.
 
 use std::io;
 use std::pin::Pin;
