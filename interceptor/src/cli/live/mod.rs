@@ -43,7 +43,7 @@ use crate::fleet::{
     self, Enforced, Fleet, FleetError, FleetOptions, GivenPolicies, Member, MemberDescription,
     RunDescription, Source,
 };
-use crate::ipc::{SentPath as Sent, Strings};
+use crate::ipc::{Secret, SentPath as Sent, Strings};
 use crate::kernel::Enforcer;
 use crate::notice;
 use crate::page::{self, Page};
@@ -215,7 +215,7 @@ pub(super) struct Live {
     /// Ends with this value.
     _watch: Option<Watch>,
     /// The control socket and the page.
-    serving: [Option<JoinHandle<io::Result<()>>>; 2],
+    serving: [Serving; 2],
     stop: CancellationToken,
 }
 
@@ -294,23 +294,9 @@ impl Live {
         };
         let (fleet, member) = Fleet::of_run(options, known, enforced);
         let stop = CancellationToken::new();
-        let entrance = page.map(Arc::new);
-        let showing = entrance.clone().map(|entrance| {
-            let files = Arc::new(RunsFiles(loader.clone()));
-            tokio::spawn(page::serve(Page { entrance, fleet: fleet.clone(), files }, stop.clone()))
-        });
-        let serving = serve(&loader.person, &fleet, entrance, (&member.id, quiet), &stop);
-        let watch = file.and_then(|file| {
-            let PolicyFile { path, is_found, text } = file;
-            let member = member.clone();
-            let begun = Watch::begin(Watched { path, is_found, text, member, loader, quiet });
-            begun
-                .inspect_err(|error| {
-                    notice::warning(format_args!("changes of the policy are not noticed: {error}"));
-                })
-                .ok()
-        });
-        Live { fleet, member, _watch: watch, serving: [serving, showing], stop }
+        let serving = serve(&loader, &fleet, page, (&member.id, quiet), &stop);
+        let watch = file.and_then(|file| watch(file, member.clone(), loader, quiet));
+        Live { fleet, member, _watch: watch, serving, stop }
     }
 
     /// Ends the enforcement, once the command has ended, and then the socket. Blocks meanwhile.
@@ -325,15 +311,34 @@ impl Live {
     }
 }
 
-/// Serves the run's control socket.
+/// Watches the policy's file, if that is possible.
+fn watch(file: PolicyFile, member: Arc<Member>, loader: Arc<Loader>, quiet: bool) -> Option<Watch> {
+    let PolicyFile { path, is_found, text } = file;
+    let begun = Watch::begin(Watched { path, is_found, text, member, loader, quiet });
+    begun
+        .inspect_err(|error| {
+            notice::warning(format_args!("changes of the policy are not noticed: {error}"));
+        })
+        .ok()
+}
+
+/// What serves, if it does.
+type Serving = Option<JoinHandle<io::Result<()>>>;
+
+/// Serves the run's control socket, and the page if there is to be one.
 fn serve(
-    person: &Person,
+    loader: &Arc<Loader>,
     fleet: &Arc<Fleet>,
-    entrance: Option<Arc<Entrance>>,
+    page: Option<Entrance>,
     (id, quiet): (&str, bool),
     stop: &CancellationToken,
-) -> Option<JoinHandle<io::Result<()>>> {
-    match place::bind(person, id) {
+) -> [Serving; 2] {
+    let entrance = page.map(Arc::new);
+    let showing = entrance.clone().map(|entrance| {
+        let files = Arc::new(RunsFiles(loader.clone()));
+        tokio::spawn(page::serve(Page { entrance, fleet: fleet.clone(), files }, stop.clone()))
+    });
+    let controlling = match place::bind(&loader.person, id) {
         Ok(socket) => {
             let (socket, fleet) = (Arc::new(socket), fleet.clone());
             let controlled = Controlled { socket, fleet, scope: Scope::Run, entrance };
@@ -347,15 +352,22 @@ fn serve(
             }
             None
         }
-    }
+    };
+    [controlling, showing]
 }
 
-/// Where the page of a run is: at a port that is free.
+/// Where the page of a run is, if it is wanted, and the address that lets a browser in: at a port
+/// that is free.
 ///
 /// # Errors
 /// If the system refuses.
-pub(super) fn entrance() -> anyhow::Result<Entrance> {
-    Entrance::bind((Ipv4Addr::LOCALHOST, 0).into()).context("--page")
+pub(super) fn entrance(is_wanted: bool) -> anyhow::Result<(Option<Entrance>, Option<Secret>)> {
+    if !is_wanted {
+        return Ok((None, None));
+    }
+    let entrance = Entrance::bind((Ipv4Addr::LOCALHOST, 0).into()).context("--page")?;
+    let address = Secret::new(&entrance.invite()?);
+    Ok((Some(entrance), Some(address)))
 }
 
 /// The fleet of one run.

@@ -29,9 +29,8 @@ use crate::cli::live::{self, Reachable};
 use crate::cli::perform::{self, Loading};
 use crate::cli::person::Person;
 use crate::cli::plan::{Asked, Plan};
-use crate::entrance::Entrance;
 use crate::fleet::{check_id, without_keys};
-use crate::ipc::{Secret, SentPath};
+use crate::ipc::SentPath;
 use crate::logging::{self, Format};
 use crate::notice;
 use crate::proxy::{Runtime, RuntimeOptions};
@@ -193,8 +192,7 @@ fn serve(member: &Channel, admitted: &Admitted, signals: Signals) -> anyhow::Res
     let document = text.and_then(|text| strict_json(&text).ok());
     let shown = document.map_or(Value::Null, |text| without_keys(&text, &[], &rules.keyring));
     let person = Person::of_member(&identity, plan.variables());
-    let page = plan.page.then(live::entrance).transpose()?;
-    let address = page.as_ref().map(Entrance::invite).transpose()?;
+    let (page, address) = live::entrance(plan.page)?;
     let reachable = Reachable::of_member(person, name, shown, plan.quiet, page);
     let run = perform::Run {
         plan,
@@ -209,8 +207,7 @@ fn serve(member: &Channel, admitted: &Admitted, signals: Signals) -> anyhow::Res
     };
     let (status, reached) = perform::perform(run, begun, &runtime, &audit, |environment| {
         let (withheld, with_key) = (environment.withheld.clone(), environment.with_key.clone());
-        let page = address.map(|address| Secret::new(&address));
-        tell(member, &Event::Starts { withheld, with_key, page });
+        tell(member, &Event::Starts { withheld, with_key, page: address });
     })?;
     tell(member, &Event::Ended { status, reached });
     Ok(())

@@ -28,8 +28,7 @@ use super::told::{Before, Told};
 use super::who;
 use super::{Common, setup};
 use crate::audit::Audit;
-use crate::entrance::Entrance;
-use crate::ipc::{SentPath as Sent, Strings};
+use crate::ipc::{Secret, SentPath as Sent, Strings};
 use crate::sandbox::resources::Bounded;
 use crate::sandbox::signals::{Signals, ignored_by_this_process};
 use crate::sandbox::{launch, stdio};
@@ -51,8 +50,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let standard = Standard::of(&arguments.common)?;
 
     let quiet = arguments.common.quiet;
-    let Setting { person, identity, .. } = &setting;
-    let (person, identity) = (person.clone(), identity.clone());
+    let (person, identity) = (setting.person.clone(), setting.identity.clone());
     let audit = setup::audit(&arguments.common, &judged.limits())?;
     let (kept, is_kept) = (judged.kept(), arguments.history.is_kept());
     arguments.history.begin(&audit, &person, &id, &kept, quiet);
@@ -62,8 +60,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     signals.on_hangup(move || rotated.reopen());
     let told = Told { summary, id: id.clone(), user: identity.name.clone(), quiet };
     // That of a sandbox by the daemon is served where the sandbox is.
-    let page = (arguments.live.page() && !by_daemon).then(live::entrance).transpose()?;
-    let address = page.as_ref().map(Entrance::invite).transpose()?;
+    let (page, address) = live::entrance(arguments.live.page() && !by_daemon)?;
     let plan = arguments.plan(id, setting, variables, by_daemon)?;
 
     let before = |starts: &Before<'_>| told.before(starts);
@@ -92,10 +89,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
                 caller,
                 reachable,
             };
-            by_root(run, begun, &common, &audit, |withheld, with_key| {
-                let page = address.as_ref().map(|address| address.as_str());
-                before(&Before { withheld, with_key, page });
-            })?
+            by_root(run, begun, &common, &audit, address.as_ref(), before)?
         }
         (Maker::Here { .. }, _) => {
             bail!("only the daemon has policies that its caller cannot read")
@@ -201,7 +195,8 @@ fn by_root(
     begun: Begun,
     common: &Common,
     audit: &Audit,
-    before: impl FnOnce(&[String], &[String]),
+    page: Option<&Secret>,
+    before: impl FnOnce(&Before<'_>),
 ) -> anyhow::Result<(i32, Vec<Bounded>)> {
     // This thread lives as long as the sandbox and starts its processes; worker threads serve it.
     let tokio = tokio::runtime::Builder::new_multi_thread()
@@ -211,7 +206,8 @@ fn by_root(
     let entered = tokio.enter();
     let runtime = setup::runtime(common, audit.clone())?;
     let ended = perform::perform(run, begun, &runtime, audit, |environment| {
-        before(&environment.withheld, &environment.with_key);
+        let (withheld, with_key) = (&environment.withheld, &environment.with_key);
+        before(&Before { withheld, with_key, page: page.map(Secret::expose) });
     });
     drop(entered);
     // A visitor's request may wait for a file that never comes.
