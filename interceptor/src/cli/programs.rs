@@ -6,19 +6,23 @@
 //! its arguments, a directory of PATH, a variable that names code to load.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::{Context as _, ensure};
 use interceptor_policy::ExecSource;
 use zeroize::Zeroizing;
 
 use super::live::guarded::Guarded;
 use super::person::Person;
 use super::policy_file::printable;
-use crate::credential::{MOST_PRINTED, Programs, SourceProblem};
+use crate::credential::{MOST_PRINTED, Programs, Runs, SourceProblem};
 use crate::ipc::Strings;
-use crate::sandbox::program::{self, Program, ProgramError};
+use crate::sandbox::handover::Program;
+use crate::sandbox::keeper::Keeper;
+use crate::sandbox::program::{self, ProgramError};
 use crate::sandbox::user::UserIdentity;
 
 /// Where programs are looked for if the person has no PATH.
@@ -115,7 +119,7 @@ fn name_of(person: &Person) -> Option<OsString> {
 
 impl Guard {
     /// Whether the sandbox could put something else in a place, or change what is there.
-    fn is_changeable(&self, path: &Path) -> std::io::Result<bool> {
+    fn is_changeable(&self, path: &Path) -> io::Result<bool> {
         if self.runner.is_root() {
             // Inside, all else is read-only for root.
             let path = std::fs::canonicalize(path)?;
@@ -124,39 +128,45 @@ impl Guard {
         }
         Ok(Guarded::any(path, &self.runner, self.person)?.is_changeable)
     }
+}
 
-    fn check(&self, path: &Path) -> Result<(), SourceProblem> {
-        match self.is_changeable(path) {
-            Ok(false) => Ok(()),
-            Ok(true) => Err(SourceProblem::Changeable(printable(&path.to_string_lossy()))),
-            Err(error) => Err(SourceProblem::Unstarted(error.to_string())),
-        }
+/// Refuses what the sandbox's user could change.
+fn check(
+    path: &Path,
+    is_changeable: &dyn Fn(&Path) -> io::Result<bool>,
+) -> Result<(), SourceProblem> {
+    match is_changeable(path) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(SourceProblem::Changeable(printable(&path.to_string_lossy()))),
+        Err(error) => Err(SourceProblem::Unstarted(error.to_string())),
     }
 }
 
-impl PersonsPrograms {
-    /// The program's file.
-    fn found(&self, name: &str) -> Result<PathBuf, SourceProblem> {
-        if name.starts_with('/') {
-            return Ok(PathBuf::from(name));
-        }
-        let mut places = self.path.iter().map(|directory| directory.join(name));
-        places.find(|place| place.is_file()).ok_or(SourceProblem::NotFound)
+/// A program's file.
+fn found(name: &str, path: &[PathBuf]) -> Result<PathBuf, SourceProblem> {
+    if name.starts_with('/') {
+        return Ok(PathBuf::from(name));
     }
+    let mut places = path.iter().map(|directory| directory.join(name));
+    places.find(|place| place.is_file()).ok_or(SourceProblem::NotFound)
+}
 
-    /// The command line, guarded.
-    fn command(&self, source: &ExecSource) -> Result<Vec<OsString>, SourceProblem> {
-        let program = self.found(source.program())?;
-        self.guard.check(&program)?;
-        let arguments = source.argv.iter().skip(1);
-        for argument in arguments.clone().filter(|argument| argument.starts_with('/')) {
-            // It may be a script; what is no file is none.
-            if Path::new(argument).is_file() {
-                self.guard.check(Path::new(argument))?;
-            }
+/// The command line, guarded.
+fn command(
+    source: &ExecSource,
+    path: &[PathBuf],
+    is_changeable: &dyn Fn(&Path) -> io::Result<bool>,
+) -> Result<Vec<OsString>, SourceProblem> {
+    let program = found(source.program(), path)?;
+    check(&program, is_changeable)?;
+    let arguments = source.argv.iter().skip(1);
+    for argument in arguments.clone().filter(|argument| argument.starts_with('/')) {
+        // It may be a script; what is no file is none.
+        if Path::new(argument).is_file() {
+            check(Path::new(argument), is_changeable)?;
         }
-        Ok([program.into_os_string()].into_iter().chain(arguments.map(Into::into)).collect())
     }
+    Ok([program.into_os_string()].into_iter().chain(arguments.map(Into::into)).collect())
 }
 
 impl Programs for PersonsPrograms {
@@ -165,7 +175,8 @@ impl Programs for PersonsPrograms {
     }
 
     fn run(&self, source: &ExecSource) -> Result<Zeroizing<Vec<u8>>, SourceProblem> {
-        let command = Strings(self.command(source)?);
+        let is_changeable = |path: &Path| self.guard.is_changeable(path);
+        let command = Strings(command(source, &self.path, &is_changeable)?);
         let mut environment = self.environment.clone();
         let path = std::env::join_paths(&self.path).unwrap_or_default();
         environment.push([OsStr::new("PATH="), &path].join(OsStr::new("")));
@@ -175,14 +186,75 @@ impl Programs for PersonsPrograms {
             identity: self.identity.clone(),
             umask: self.umask,
         };
-        program::run(program, source.timeout, MOST_PRINTED).map_err(|error| match error {
-            ProgramError::Unstarted(why) => SourceProblem::Unstarted(why),
-            ProgramError::Timeout => SourceProblem::Timeout(source.timeout),
-            ProgramError::TooLong => SourceProblem::TooLong,
-            ProgramError::Failed(status) => match program::end_of(status) {
-                Ok(status) => SourceProblem::Status(status),
-                Err(signal) => SourceProblem::Killed(signal),
-            },
-        })
+        let printed = program::run(program, source.timeout, MOST_PRINTED);
+        printed.map_err(|error| problem(source, error))
+    }
+}
+
+fn problem(source: &ExecSource, error: ProgramError) -> SourceProblem {
+    match error {
+        ProgramError::Unstarted(why) => SourceProblem::Unstarted(why),
+        ProgramError::Timeout => SourceProblem::Timeout(source.timeout),
+        ProgramError::TooLong => SourceProblem::TooLong,
+        ProgramError::Status(status) => SourceProblem::Status(status),
+        ProgramError::Killed(signal) => SourceProblem::Killed(signal),
+    }
+}
+
+/// The programs of a daemon, run as the user that its operator named.
+#[derive(Debug)]
+struct DaemonsPrograms {
+    keeper: Keeper,
+    identity: UserIdentity,
+    whose: String,
+}
+
+/// Why a daemon runs no programs.
+const NO_USER: &str = "the daemon runs no programs without `programs_as`, the user to run them as";
+
+/// What runs the programs of a daemon, as the user of this name, if there is one. Call it before
+/// the daemon gives up its rights.
+///
+/// # Errors
+/// If there is no such user, it is root, or the process for it cannot be started.
+pub(super) fn of_daemon(user: Option<&str>) -> anyhow::Result<Runs> {
+    let Some(user) = user else { return Ok(Err(NO_USER)) };
+    let identity = UserIdentity::choose(Some(user), None).context("programs_as")?;
+    ensure!(!identity.is_root(), "programs_as: programs are not run as root; name another user");
+    let keeper = Keeper::start(&identity)?;
+    let whose = format!("daemon:{}", identity.uid);
+    Ok(Ok(Arc::new(DaemonsPrograms { keeper, identity, whose })))
+}
+
+impl Programs for DaemonsPrograms {
+    fn whose(&self) -> &str {
+        &self.whose
+    }
+
+    fn run(&self, source: &ExecSource) -> Result<Zeroizing<Vec<u8>>, SourceProblem> {
+        // Anybody may be in a sandbox, so nobody but root may change them.
+        let is_changeable = |path: &Path| Ok(Guarded::any(path, &self.identity, 0)?.is_changeable);
+        let path = std::env::split_paths(PATH).collect::<Vec<_>>();
+        let command = Strings(command(source, &path, &is_changeable)?);
+        let home = self.identity.home.as_ref().map(|home| home.0.clone().into_os_string());
+        let name = OsString::from(&self.identity.name);
+        let lines = [
+            ("PATH", Some(PATH.into())),
+            ("HOME", home),
+            ("USER", Some(name.clone())),
+            ("LOGNAME", Some(name)),
+            ("PYTHONNOUSERSITE", Some("1".into())),
+        ];
+        let line =
+            |(name, value): (&str, OsString)| [OsString::from(name), value].join("=".as_ref());
+        let environment = lines.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let program = Program {
+            command,
+            environment: Strings(environment.map(line).collect()),
+            identity: self.identity.clone(),
+            umask: 0o077,
+        };
+        let printed = self.keeper.run(program, source.timeout, MOST_PRINTED);
+        printed.map_err(|error| problem(source, error))
     }
 }

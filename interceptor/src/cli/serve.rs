@@ -15,7 +15,9 @@ use nix::sys::signal::{SigSet, Signal};
 use tokio_util::sync::CancellationToken;
 
 use super::notify::{self, notify};
-use super::{Common, discovery, given, members, registries, serve_config, serve_webhook, setup};
+use super::{
+    Common, discovery, given, members, programs, registries, serve_config, serve_webhook, setup,
+};
 use crate::audit::{Audit, Record};
 use crate::control::model::ConfiguredSandbox;
 use crate::control::{self, Controlled, DEFAULT_SOCKET, Scope};
@@ -92,6 +94,10 @@ pub struct Serve {
         default_missing_value = PAGE
     )]
     page: Option<SocketAddr>,
+    /// Run the programs that print keys as this user, who must not be root; without it, none is
+    /// run.
+    #[arg(long, value_name = "USER")]
+    programs_as: Option<String>,
     /// The maximum number of sandboxes [default: 1024]; each costs 16 KiB of kernel memory.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=65536))]
     max_sandboxes: Option<u32>,
@@ -117,8 +123,8 @@ The configuration:
 const MORE: &str = "\
 Its fields are control, policy, audit, audit_chain, upstream_ca (a list), resolve (a list), \
                     upstream_proxy, readable (a list), successor (a list), adopt, drain, \
-                    base_urls, log_format, trust_dir, group, access, max_sandboxes, page, \
-                    approvals (a webhook) and sandboxes. Each sandbox has a cgroup and, \
+                    base_urls, log_format, trust_dir, group, access, programs_as, max_sandboxes, \
+                    page, approvals (a webhook) and sandboxes. Each sandbox has a cgroup and, \
                     optionally, id, pid, netns, private_network and policy (a file, or the name of \
                     one in /etc/interceptor/policies; the default policy if absent). Relative \
                     paths are those of the working directory.
@@ -145,6 +151,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         trust_dir,
         group,
         page,
+        programs_as,
         max_sandboxes,
     } = arguments;
     // Before any other thread starts, so that every thread inherits the blocked signals.
@@ -211,6 +218,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     };
     let policies = policy_files(&common, &config.sandboxes);
     let edited = if page.is_some() { policies } else { Vec::new() };
+    let programs = programs::of_daemon(programs_as.or(config.programs_as).as_deref())?;
     confine(&common, &path, &trust, (&readable, edited))?;
     let audit = setup::audit_in_turn(&common, &Limits::default())?;
     let enforcer = Enforcer::load_with(LoadOptions { sandboxes, ..LoadOptions::default() })?;
@@ -228,6 +236,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         default_policy: common.policy.clone(),
         base_urls: common.base_urls,
         proxy: common.proxy()?,
+        programs,
         trust: trust.clone(),
         owner: nix::unistd::geteuid().as_raw(),
         given: None,

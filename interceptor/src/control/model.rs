@@ -218,6 +218,8 @@ pub(crate) struct DaemonConfig {
     pub(crate) max_sandboxes: Option<u32>,
     /// As `--group`.
     pub(crate) group: Option<String>,
+    /// As `--programs-as`.
+    pub(crate) programs_as: Option<String>,
     /// Which members may use which policies. Default: every member brings policies.
     pub(crate) access: Option<Vec<AccessRule>>,
     /// As `--page`.

@@ -10,12 +10,11 @@ use interceptor_policy::{Credential, ExecSource, Form, KeySource, PlaceholderSha
 
 use super::handed::{HandedKey, Restored};
 use super::key::{Content, KeyProblem, RealKey};
-use super::keyring::Keyring;
 use super::placeholder::Placeholder;
 use super::source::{
     self, EnvironmentLookup, KeyError, KeyLocation, Loaded, Means, PROXY_AUTH, Stamp,
 };
-use super::sources::{Living, SourceProblem, Value};
+use super::sources::{self, Living, Runs, SourceProblem, Value};
 
 /// One credential.
 #[derive(Debug)]
@@ -36,8 +35,16 @@ pub(super) struct KeyringEntry {
     pub(super) is_looked_at: AtomicBool,
 }
 
-/// Why a key from a program does not go from one process to another.
-const NOT_HANDED: &str = "its program cannot be handed over to another process";
+/// What a keyring before had.
+#[derive(Default)]
+pub(super) struct Before<'a> {
+    /// The placeholder of a credential of this name.
+    pub(super) placeholder: Option<&'a Placeholder>,
+    /// The credential of this name.
+    pub(super) entry: Option<&'a KeyringEntry>,
+    /// The living sources of all credentials.
+    pub(super) living: Vec<&'a Living>,
+}
 
 /// A key as it was read, and where from.
 struct Read {
@@ -56,15 +63,15 @@ impl From<Loaded> for Read {
 fn live(
     source: &ExecSource,
     credential: &str,
-    previous: Option<&Keyring>,
+    before: &Before<'_>,
     means: &Means<'_>,
 ) -> Result<(Read, Option<Arc<Living>>), KeyProblem> {
     let refused = |why: &&'static str| KeyProblem::Source(SourceProblem::Refused(why));
     let programs = means.programs.as_ref().map_err(refused)?;
-    if !means.runs_new && !previous.is_some_and(|previous| previous.runs(source)) {
+    if !means.runs_new && !before.living.iter().any(|living| living.is_of(source)) {
         return Err(KeyProblem::NewProgram);
     }
-    let living = Living::of(source, programs, credential);
+    let living = sources::living(source, programs, credential);
     let Value { key, version, .. } = living.read().map_err(KeyProblem::Source)?;
     Ok((Read { key, version, file: None }, Some(living)))
 }
@@ -83,31 +90,29 @@ impl KeyringEntry {
     /// redacted.
     pub(super) fn load(
         credential: &Credential,
-        previous: Option<&Keyring>,
+        before: &Before<'_>,
         means: &Means<'_>,
     ) -> Result<KeyringEntry, KeyProblem> {
         let name = credential.name.as_str();
         let (loaded, living) = match &credential.key {
-            KeySource::Exec(source) => live(source, name, previous, means)?,
+            KeySource::Exec(source) => live(source, name, before, means)?,
             other => (source::load(Content::Key, other, means.environment)?.into(), None),
         };
         let Read { key, version, file } = loaded;
         let shape = &credential.placeholder;
-        let remembered = previous.and_then(|previous| previous.remembered(name));
-        let placeholder = match (remembered, means.seed) {
+        let placeholder = match (before.placeholder, means.seed) {
             (Some(placeholder), _) => placeholder.clone(),
             (None, Some(seed)) => Placeholder::derive(shape, &key, seed, name),
             (None, None) => Placeholder::draw(shape, &key)
                 .map_err(|error| KeyProblem::Unreadable(std::io::Error::other(error)))?,
         };
         check(Content::Key, &key, &placeholder)?;
-        let before = previous.and_then(|previous| previous.entry(name));
         let read = Read { key, version, file };
         Ok(KeyringEntry {
             env: credential.env.clone(),
             forms: credential.forms.clone(),
             living,
-            ..KeyringEntry::of_read(name, Content::Key, placeholder, read, before)
+            ..KeyringEntry::of_read(name, Content::Key, placeholder, read, before.entry)
         })
     }
 
@@ -156,17 +161,25 @@ impl KeyringEntry {
     pub(super) fn restore(
         credential: &Credential,
         handed: HandedKey,
+        runs: &Runs,
     ) -> Result<KeyringEntry, KeyProblem> {
-        if let KeySource::Exec(_) = credential.key {
-            return Err(KeyProblem::Source(SourceProblem::Refused(NOT_HANDED)));
-        }
+        let refused = |why: &&'static str| KeyProblem::Source(SourceProblem::Refused(why));
+        let living = match &credential.key {
+            KeySource::Exec(source) => {
+                let programs = runs.as_ref().map_err(refused)?;
+                Some(sources::living(source, programs, &credential.name))
+            }
+            _ => None,
+        };
+        let life = handed.life;
         let restored = handed.restore(Content::Key)?;
         check(Content::Key, &restored.current, &restored.placeholder)?;
-        Ok(KeyringEntry {
-            env: credential.env.clone(),
-            forms: credential.forms.clone(),
-            ..KeyringEntry::of_restored(&credential.name, Content::Key, restored)
-        })
+        let entry = KeyringEntry::of_restored(&credential.name, Content::Key, restored);
+        if let (Some(living), Some(life)) = (&living, life) {
+            living.take(&entry.keys.load().current, life);
+        }
+        let (env, forms) = (credential.env.clone(), credential.forms.clone());
+        Ok(KeyringEntry { env, forms, living, ..entry })
     }
 
     /// A proxy's credential that another process handed over.
@@ -200,7 +213,11 @@ impl KeyringEntry {
         let file = lock(&self.file);
         let path = file.as_ref().map(|(path, _)| path.as_path());
         let previous = keys.previous.as_deref();
-        HandedKey::of(&self.name, &self.placeholder, &keys.current, previous, path)
+        let life = self.living.as_ref().and_then(|living| living.life());
+        let mut handed =
+            HandedKey::of(&self.name, &self.placeholder, &keys.current, previous, path);
+        handed.life = life;
+        handed
     }
 
     /// The key as of the last check of its file.

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::key::{Content, KeyProblem, RealKey};
 use super::placeholder::Placeholder;
+use super::sources::Life;
 use crate::ipc::{Secret, SentPath};
 
 /// One credential.
@@ -23,6 +24,9 @@ pub(crate) struct HandedKey {
     previous: Option<Secret>,
     /// The file to reread its key from.
     file: Option<SentPath>,
+    /// How long the key lasts, if its source lives.
+    #[serde(default)]
+    pub(super) life: Option<Life>,
 }
 
 /// What remains of a credential that the policy no longer has.
@@ -104,6 +108,7 @@ impl HandedKey {
             file: file
                 .filter(|file| !file.as_os_str().as_bytes().is_empty())
                 .map(|file| SentPath(file.into())),
+            life: None,
         }
     }
 

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use http::HeaderMap;
 use interceptor_policy::redact::{RedactError, Redactor};
-use interceptor_policy::{Credential, CredentialId, ExecSource, Policy, WayOut};
+use interceptor_policy::{Credential, CredentialId, Policy, WayOut};
 
-use super::entry::{KeyringEntry, Keys, lock};
+use super::entry::{Before, KeyringEntry, Keys, lock};
 use super::finder::PlaceholderFinder;
 use super::handed::{HandedKeys, HandedPlaceholder};
 use super::key::{KeyProblem, RealKey};
@@ -24,6 +24,7 @@ use super::placeholder::{PROBE, Placeholder};
 use super::presented::{self, Presented};
 use super::readers;
 use super::source::{KeyError, KeyLocation, Means};
+use super::sources::Runs;
 use crate::logging;
 
 /// How long the stamps of key files are trusted, in milliseconds.
@@ -61,7 +62,7 @@ impl Keyring {
     /// key.
     pub fn load(policy: &Policy, previous: Option<&Keyring>) -> Result<Keyring, Vec<KeyError>> {
         let environment = |name: &str| std::env::var_os(name);
-        let why = "keys from programs are not there for the daemon";
+        let why = "nobody named a user to run it as";
         Keyring::load_with(policy, previous, &Means::without_programs(&environment, None, why))
     }
 
@@ -86,7 +87,8 @@ impl Keyring {
         let mut slots = Vec::with_capacity(credentials.len());
         let mut errors = Vec::new();
         for credential in credentials {
-            match KeyringEntry::load(credential, previous, means) {
+            let before = previous.map(|previous| previous.before(&credential.name));
+            match KeyringEntry::load(credential, &before.unwrap_or_default(), means) {
                 Ok(slot) => slots.push(slot),
                 Err(problem) => errors.push(KeyError {
                     credential: credential.name.clone(),
@@ -163,13 +165,14 @@ impl Keyring {
     }
 
     /// Restores another process's keys and placeholders for the same policy. Key files are checked
-    /// again on use.
+    /// again on use, and programs run again when their keys are due.
     ///
     /// # Errors
     /// If a credential was not handed over, or is invalid.
     pub(crate) fn restore(
         credentials: &[Credential],
         handed: HandedKeys,
+        runs: &Runs,
     ) -> Result<Keyring, Vec<KeyError>> {
         let HandedKeys { mut keys, retired, outward } = handed;
         let mut slots = Vec::with_capacity(credentials.len());
@@ -179,7 +182,7 @@ impl Keyring {
             let handed = found.map(|index| keys.swap_remove(index));
             match handed
                 .ok_or(KeyProblem::Unset)
-                .and_then(|key| KeyringEntry::restore(credential, key))
+                .and_then(|key| KeyringEntry::restore(credential, key, runs))
             {
                 Ok(slot) => slots.push(slot),
                 Err(problem) => errors.push(KeyError {
@@ -430,14 +433,15 @@ impl Keyring {
         }
     }
 
-    /// Whether one of its keys comes from this program.
-    pub(super) fn runs(&self, source: &ExecSource) -> bool {
-        let mut living = self.slots.iter().filter_map(|slot| slot.living.as_ref());
-        living.any(|living| living.is_of(source))
+    /// What the next keyring needs for a credential of this name.
+    fn before(&self, name: &str) -> Before<'_> {
+        let living = self.slots.iter().filter_map(|slot| slot.living.as_deref());
+        let (placeholder, entry) = (self.remembered(name), self.entry(name));
+        Before { placeholder, entry, living: living.collect() }
     }
 
     /// The credential of this name.
-    pub(super) fn entry(&self, name: &str) -> Option<&KeyringEntry> {
+    fn entry(&self, name: &str) -> Option<&KeyringEntry> {
         self.slots.iter().find(|slot| slot.name == name)
     }
 
@@ -451,7 +455,7 @@ impl Keyring {
     }
 
     /// The previous placeholder of a credential of this name.
-    pub(super) fn remembered(&self, name: &str) -> Option<&Placeholder> {
+    fn remembered(&self, name: &str) -> Option<&Placeholder> {
         let current =
             self.slots.iter().find(|slot| slot.name == name).map(|slot| &slot.placeholder);
         current.or_else(|| {

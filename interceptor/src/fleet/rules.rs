@@ -6,7 +6,7 @@ use interceptor_policy::{Catalogue, Policy, Problem, Proxy, check_besides};
 use serde_json::Value;
 
 use super::FleetError;
-use crate::credential::{KeyProblem, Keyring};
+use crate::credential::{KeyProblem, Keyring, Means, Runs};
 
 /// The origin of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub(crate) struct Compiling<'a> {
     pub(crate) catalogue: &'a Catalogue,
     /// The upstream proxy in place of the policy's own.
     pub(crate) proxy: Option<&'a Proxy>,
+    /// Runs the programs that print keys; or why none is run.
+    pub(crate) programs: &'a Runs,
 }
 
 /// A policy with its keys, and the form of it that may be shown.
@@ -63,8 +65,13 @@ impl LoadedPolicy {
         compiling: Compiling<'_>,
         previous: Option<&Keyring>,
     ) -> Result<LoadedPolicy, FleetError> {
+        // What a file holds by now may be somebody else's; who gives a document is known.
+        let runs_new = previous.is_none() || source == Source::Given;
+        let (environment, programs) = (|name: &str| std::env::var_os(name), compiling.programs);
         LoadedPolicy::with_keys(text, besides, source, compiling, |policy| {
-            Keyring::load(policy, previous).map_err(|errors| {
+            let programs = programs.clone();
+            let means = Means { environment: &environment, seed: None, programs, runs_new };
+            Keyring::load_with(policy, previous, &means).map_err(|errors| {
                 let problem = |error: crate::credential::KeyError| {
                     let pointer = error.pointer(policy);
                     let place = match error.problem {
@@ -137,7 +144,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<LoadedPolicy, FleetError> {
-        let compiling = Compiling { catalogue: &Catalogue::builtin(), proxy: None };
+        let (catalogue, programs) = (Catalogue::builtin(), Err("not in this test"));
+        let compiling = Compiling { catalogue: &catalogue, proxy: None, programs: &programs };
         LoadedPolicy::read(text, &["cgroup"], Source::Given, compiling, None)
     }
 

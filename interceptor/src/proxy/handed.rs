@@ -17,7 +17,7 @@ use super::budget::Budget;
 use super::sandbox::Durable;
 use super::{Accept, ProxyError, Runtime, Sandbox, Serving};
 use crate::audit::Record;
-use crate::credential::{HandedKeys, Keyring};
+use crate::credential::{HandedKeys, Keyring, Runs};
 use crate::dns::Names;
 use crate::ipc::Secret;
 use crate::seam::{Destinations, Listeners};
@@ -90,7 +90,15 @@ impl HandedSandbox {
     /// # Errors
     /// Each credential that is missing or invalid.
     pub fn keyring(&mut self, policy: &Policy) -> Result<Keyring, String> {
-        Keyring::restore(policy.credentials(), std::mem::take(&mut self.keyring))
+        self.keyring_with(policy, &Err("nobody named a user to run it as"))
+    }
+
+    /// As [`HandedSandbox::keyring`], with what runs programs.
+    ///
+    /// # Errors
+    /// As [`HandedSandbox::keyring`].
+    pub(crate) fn keyring_with(&mut self, policy: &Policy, runs: &Runs) -> Result<Keyring, String> {
+        Keyring::restore(policy.credentials(), std::mem::take(&mut self.keyring), runs)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     }
 

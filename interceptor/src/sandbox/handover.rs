@@ -18,7 +18,6 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::as_user::AsUser;
-use super::program::Program;
 use super::rlimits::ResourceLimits;
 use super::sys;
 use super::user::UserIdentity;
@@ -36,6 +35,8 @@ pub(crate) enum Order {
     Attend,
     /// Become this program, which belongs to no sandbox. Its standard output is this process's.
     Program(Box<Program>),
+    /// Become this user, and run programs for a daemon; another protocol follows.
+    Keep(Box<UserIdentity>),
     /// Create the namespaces and bind the listeners. The process is already in its cgroup.
     Begin(Begin),
     /// Test enforcement: the proxy must answer with this token.
@@ -60,6 +61,19 @@ pub(crate) enum Order {
     /// Make the command's process group the terminal's foreground group, and continue it. The
     /// terminal comes as a descriptor.
     Foreground,
+}
+
+/// A program, its surroundings and its rights.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Program {
+    /// The program's absolute path, and its arguments.
+    pub(crate) command: Strings,
+    /// The environment, complete: `NAME=value` each.
+    pub(crate) environment: Strings,
+    /// Whose rights it has, where this process may take on those of others.
+    pub(crate) identity: UserIdentity,
+    /// Its umask.
+    pub(crate) umask: u32,
 }
 
 /// Where the process inside works.

@@ -22,7 +22,7 @@ use super::error::{IoContext, SandboxError};
 use super::exec::OUR_FAILURE;
 use super::handover::{Begin, Channel, InitEvent, Launch, Order};
 use super::listeners::Sockets;
-use super::{exec, loopback, mounts, outer, privileges, program, reaper, selftest, sys};
+use super::{exec, keeper, loopback, mounts, outer, privileges, program, reaper, selftest, sys};
 use crate::notice;
 
 /// The OOM score adjustment of the sandbox's processes, from -1000 to 1000.
@@ -83,6 +83,7 @@ fn begin(channel: &Channel, attend: Attend) -> Result<i32, SandboxError> {
         (Order::Begin(begin), descriptors) => (begin, descriptors),
         (Order::Attend, _) => return attend(channel),
         (Order::Program(program), _) => return program::become_it(&program),
+        (Order::Keep(identity), _) => return keeper::serve(channel, &identity),
         _ => return Err(lost()),
     };
     let mut descriptors = descriptors.into_iter();

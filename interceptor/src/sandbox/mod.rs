@@ -22,6 +22,7 @@ pub(crate) mod handover;
 mod hierarchy;
 pub(crate) mod init;
 mod java;
+pub(crate) mod keeper;
 pub(crate) mod launch;
 mod listeners;
 mod loopback;

@@ -8,7 +8,7 @@
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -17,29 +17,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Pid, Uid, chdir, setgroups, setresgid, setresuid, setsid};
-use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::SandboxError;
 use super::error::IoContext;
 use super::exec;
-use super::handover::{Channel, InitEvent, Order};
+use super::handover::{Channel, InitEvent, Order, Program};
 use super::sys;
-use super::user::UserIdentity;
-use crate::ipc::Strings;
-
-/// A program, its surroundings and its rights.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Program {
-    /// The program's absolute path, and its arguments.
-    pub(crate) command: Strings,
-    /// The environment, complete: `NAME=value` each.
-    pub(crate) environment: Strings,
-    /// Whose rights it has, where this process may take on those of others.
-    pub(crate) identity: UserIdentity,
-    /// Its umask.
-    pub(crate) umask: u32,
-}
 
 /// Why a program has no output.
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +37,12 @@ pub(crate) enum ProgramError {
     /// It printed more than was asked for.
     #[error("it printed too much")]
     TooLong,
-    /// It ended with an error.
-    #[error("{0}")]
-    Failed(ExitStatus),
+    /// It ended with this status.
+    #[error("it ended with status {0}")]
+    Status(i32),
+    /// This signal killed it.
+    #[error("signal {0} killed it")]
+    Killed(i32),
 }
 
 impl From<io::Error> for ProgramError {
@@ -126,7 +113,11 @@ impl Running {
         // While it is not reaped, nobody else has its number.
         self.kill();
         let status = self.0.wait()?;
-        if status.success() { Ok(text) } else { Err(ProgramError::Failed(status)) }
+        match (status.code(), status.signal()) {
+            (Some(0), _) => Ok(text),
+            (Some(code), _) => Err(ProgramError::Status(code)),
+            (None, signal) => Err(ProgramError::Killed(signal.unwrap_or_default())),
+        }
     }
 
     /// Ends what is left of it.
@@ -213,12 +204,4 @@ pub(super) fn become_it(program: &Program) -> Result<i32, SandboxError> {
         .context(|| "cannot unblock signals".into())?;
     let (_, why) = exec::execute(&command.0, &environment.0);
     Err(SandboxError::Inside(why))
-}
-
-/// How a program that failed ended: its status, or the signal that killed it.
-pub(crate) fn end_of(status: ExitStatus) -> Result<i32, i32> {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Ok(code),
-        (None, signal) => Err(signal.unwrap_or_default()),
-    }
 }

@@ -251,7 +251,9 @@ fn prepare(
     let source = handed.source.map_or(Source::Given, |path| Source::File(path.0));
     let text = handed.policy.to_string();
     let rules = LoadedPolicy::with_keys(&text, &[], source, fleet.compiling(), |policy| {
-        proxy.keyring(policy).map_err(|why| vec![Problem::new("", why)])
+        proxy
+            .keyring_with(policy, fleet.compiling().programs)
+            .map_err(|why| vec![Problem::new("", why)])
     });
     let rules = rules.map_err(|error| error.to_string())?;
     let mut descriptors = descriptors.into_iter();

@@ -164,7 +164,9 @@ impl Loader {
             Source::File(path) => fs::canonicalize(path).ok(),
             Source::Given => None,
         };
-        let compiling = Compiling { catalogue: &self.catalogue, proxy: self.proxy.as_ref() };
+        let (catalogue, proxy) = (&self.catalogue, self.proxy.as_ref());
+        // Its keys are read below.
+        let compiling = Compiling { catalogue, proxy, programs: &Err("read elsewhere") };
         LoadedPolicy::with_keys(&strict, &[], source, compiling, |policy| {
             let keyring = self.keys(
                 policy,

@@ -386,6 +386,7 @@ fn options(
         trust: PathBuf::from(trust::DIRECTORY),
         base_urls,
         proxy: loader.proxy.clone(),
+        programs: Err("a run's own loader runs them"),
         read: |_| Err("a run has no default policy".to_owned()),
         owner: loader.person.identity.uid,
         given: Some(given),

@@ -20,6 +20,9 @@ use crate::notice;
 use crate::proxy::asking::LeaseScope;
 use crate::sandbox::handover::ShownPolicy;
 
+/// Why no program is run for a member.
+const NO_PROGRAMS: &str = "keys from programs are not there for runs without sudo yet";
+
 /// The most files that a policy may hide.
 const MOST_FILES: usize = 1024;
 /// The most credentials of a policy that a member brings.
@@ -126,7 +129,7 @@ fn own(policy: OwnPolicy) -> anyhow::Result<Rules> {
     affordable(&policy)?;
     // What the member's process has read is all that there is: a file would be read by root.
     keys.begin_anew();
-    let keyring = Keyring::restore(policy.credentials(), keys)
+    let keyring = Keyring::restore(policy.credentials(), keys, &Err(NO_PROGRAMS))
         .map_err(|errors| anyhow::anyhow!("{name}: {}", joined(&errors)))?;
     let shown = shown.map(|(path, text)| ShownPolicy { path, text });
     let leases = LeaseScope::Any;
@@ -174,8 +177,7 @@ fn operators(name: &str, secret: Option<Secret>, uid: u32) -> anyhow::Result<Rul
     }
     let seed = secret.and_then(|secret| seed(&secret, uid, &file));
     let environment = |name: &str| std::env::var_os(name);
-    let why = "keys from programs are not there for runs without sudo yet";
-    let means = Means::without_programs(&environment, seed.as_ref(), why);
+    let means = Means::without_programs(&environment, seed.as_ref(), NO_PROGRAMS);
     let keyring = Keyring::load_with(&policy, None, &means)
         .map_err(|errors| anyhow::anyhow!(joined(&errors)))?;
     let mut hidden = vec![SentPath(file)];

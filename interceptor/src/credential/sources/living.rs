@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use super::super::key::RealKey;
 use super::super::readers;
 use super::printed::{self, Printed};
-use super::{Measured, Programs, SourceProblem, registry};
+use super::problem::SourceProblem;
+use super::{Programs, due};
 
 /// How long after a failure the next attempt is: doubled with each, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -74,6 +75,24 @@ struct Failure {
     times: u32,
 }
 
+/// What is known of the sources of credentials of one name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Measured {
+    pub(crate) fetches: u64,
+    pub(crate) failures: u64,
+    /// Since when its oldest key is there.
+    pub(crate) age: Option<Duration>,
+    /// How long the first of its keys to end still lasts.
+    pub(crate) left: Option<Duration>,
+}
+
+/// The life of a key on its way to another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Life {
+    whole: Duration,
+    left: Duration,
+}
+
 /// What a request finds.
 enum Found {
     Good,
@@ -126,15 +145,9 @@ impl State {
 }
 
 impl Living {
-    /// The source of a credential's key.
-    pub(crate) fn of(
-        source: &ExecSource,
-        programs: &Arc<dyn Programs>,
-        credential: &str,
-    ) -> Arc<Living> {
-        let living = registry::find(source, programs);
-        living.state().names.insert(credential.to_owned());
-        living
+    /// Notes a credential whose key it is.
+    pub(super) fn serves(&self, credential: &str) {
+        self.state().names.insert(credential.to_owned());
     }
 
     pub(super) fn new(source: ExecSource, programs: Arc<dyn Programs>) -> Living {
@@ -268,7 +281,7 @@ impl Living {
         }
         self.ended.send_modify(|ended| *ended += 1);
         self.ended_here.notify_all();
-        registry::due_changed();
+        due::changed();
         result
     }
 
@@ -329,6 +342,28 @@ impl Living {
         state.refused = Some(Instant::now());
         drop(state);
         self.begin();
+    }
+
+    /// The life of its key, for another process.
+    pub(crate) fn life(&self) -> Option<Life> {
+        let state = self.state();
+        state.value.as_ref().map(|value| Life { whole: value.life, left: value.left() })
+    }
+
+    /// Takes the key that another process had, unless there is one already.
+    pub(crate) fn take(&self, key: &Arc<RealKey>, life: Life) {
+        let mut state = self.state();
+        if state.value.is_some() {
+            return;
+        }
+        let Life { whole, left } = life;
+        let now = Instant::now();
+        let fetched = now.checked_sub(whole.saturating_sub(left)).unwrap_or(now);
+        let until = Timestamp::now().checked_add(left).ok();
+        state.value = Some(Value { key: key.clone(), version: 1, fetched, life: whole, until });
+        self.version.store(1, Ordering::Release);
+        drop(state);
+        due::changed();
     }
 
     /// The credentials whose key it is, and what is known of it.

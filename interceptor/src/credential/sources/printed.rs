@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::super::key::RealKey;
-use super::SourceProblem;
+use super::super::key::{KeyProblem, RealKey};
+use super::problem::SourceProblem;
 use crate::ipc::Secret;
 
 /// A key, and how long it lasts from now.
@@ -19,6 +19,15 @@ pub(super) struct Printed {
     pub(super) life: Duration,
     /// When it ends by the clock, if it says so.
     pub(super) until: Option<Timestamp>,
+}
+
+impl From<KeyProblem> for SourceProblem {
+    fn from(problem: KeyProblem) -> SourceProblem {
+        match problem {
+            KeyProblem::Source(problem) => problem,
+            other => SourceProblem::Key(other.to_string()),
+        }
+    }
 }
 
 /// The longest life that is believed.

@@ -1,13 +1,14 @@
 //! The living sources of this process, and the thread that fetches them ahead of their end.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use interceptor_policy::ExecSource;
 
-use super::{Living, Programs};
+use super::living::{Living, Measured};
+use super::{Programs, due};
 
 /// The longest wait of the thread, so that it notices sources that are gone.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -20,16 +21,24 @@ struct Registry {
 }
 
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry { all: Vec::new(), is_timed: false });
-/// Told when a source's next fetch is due at another time.
-static CHANGED: Condvar = Condvar::new();
-
 /// Every step leaves it consistent.
 fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The source of a credential's key.
+pub(crate) fn living(
+    source: &ExecSource,
+    programs: &Arc<dyn Programs>,
+    credential: &str,
+) -> Arc<Living> {
+    let living = find(source, programs);
+    living.serves(credential);
+    living
+}
+
 /// The source of a program with these rights: the one that there is, or a new one.
-pub(super) fn find(source: &ExecSource, programs: &Arc<dyn Programs>) -> Arc<Living> {
+fn find(source: &ExecSource, programs: &Arc<dyn Programs>) -> Arc<Living> {
     let mut registry = registry();
     let known = registry.all.iter().filter_map(Weak::upgrade);
     let mut known = known.filter(|living| living.is(source, programs.whose()));
@@ -48,54 +57,33 @@ pub(super) fn find(source: &ExecSource, programs: &Arc<dyn Programs>) -> Arc<Liv
     living
 }
 
-/// Says that a source is due at another time.
-pub(super) fn due_changed() {
-    // So that the thread cannot look in between.
-    let _registry = registry();
-    CHANGED.notify_all();
-}
-
 /// Begins each fetch when it is due, until there is no source any more.
 fn time() {
-    let mut held = registry();
     loop {
-        let living: Vec<Arc<Living>> = held.all.iter().filter_map(Weak::upgrade).collect();
-        if living.is_empty() {
-            held.all.clear();
-            held.is_timed = false;
-            return;
-        }
+        // First, so that no change falls between the look and the wait.
+        let seen = due::changes();
+        let living: Vec<Arc<Living>> = {
+            let mut registry = registry();
+            let living: Vec<_> = registry.all.iter().filter_map(Weak::upgrade).collect();
+            if living.is_empty() {
+                registry.all.clear();
+                registry.is_timed = false;
+                return;
+            }
+            living
+        };
         let now = Instant::now();
         let mut wait = LONGEST_WAIT;
-        let mut begun = Vec::new();
-        for living in living {
+        for living in &living {
             match living.due() {
-                Some(due) if due <= now => begun.push(living),
+                Some(due) if due <= now => living.begin(),
                 Some(due) => wait = wait.min(due - now),
                 None => {}
             }
         }
-        if begun.is_empty() {
-            held = CHANGED.wait_timeout(held, wait).unwrap_or_else(PoisonError::into_inner).0;
-            continue;
-        }
-        // Beginning one takes its lock, and what it holds may be dropped here.
-        drop(held);
-        begun.iter().for_each(Living::begin);
-        drop(begun);
-        held = registry();
+        drop(living);
+        due::wait(seen, wait);
     }
-}
-
-/// What is known of the sources of credentials of one name.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Measured {
-    pub(crate) fetches: u64,
-    pub(crate) failures: u64,
-    /// Since when its oldest key is there.
-    pub(crate) age: Option<Duration>,
-    /// How long the first of its keys to end still lasts.
-    pub(crate) left: Option<Duration>,
 }
 
 /// What is known, by the names of credentials.

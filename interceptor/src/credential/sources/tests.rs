@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::super::keyring::Keyring;
 use super::super::source::Means;
+use super::living as living_of;
 use super::printed::read;
 use super::*;
 
@@ -134,10 +135,10 @@ fn many_who_wait_and_two_sandboxes_share_one_fetch() {
     let (played, programs, answers) = play("shared");
     let source = source("one", LONG);
     let living: Vec<_> =
-        ["a", "b"].map(|name| Living::of(&source, &programs, name)).into_iter().collect();
+        ["a", "b"].map(|name| living_of(&source, &programs, name)).into_iter().collect();
     assert!(Arc::ptr_eq(&living[0], &living[1]));
     let (_, others, _) = play("somebody else's");
-    assert!(!Arc::ptr_eq(&living[0], &Living::of(&source, &others, "a")));
+    assert!(!Arc::ptr_eq(&living[0], &living_of(&source, &others, "a")));
     std::thread::scope(|scope| {
         let waiting: Vec<_> = (0..16)
             .map(|number| {
@@ -158,7 +159,7 @@ fn many_who_wait_and_two_sandboxes_share_one_fetch() {
 #[test]
 fn a_key_is_fetched_again_ahead_of_its_end_and_the_last_good_one_serves_until_then() {
     let (played, programs, answers) = play("ahead");
-    let living = Living::of(&source("ahead", Duration::from_secs(5)), &programs, "ahead");
+    let living = living_of(&source("ahead", Duration::from_secs(5)), &programs, "ahead");
     answers.send(Ok("sk-first".to_owned())).unwrap();
     let first = living.read().unwrap();
     // The thread begins the next fetch, which fails; the key is there all the same.
@@ -179,7 +180,7 @@ fn a_key_is_fetched_again_ahead_of_its_end_and_the_last_good_one_serves_until_th
 #[tokio::test]
 async fn an_expired_key_is_waited_for_and_its_failure_told_to_all_who_wait() {
     let (played, programs, answers) = play("expired");
-    let living = Living::of(&source("expired", Duration::from_millis(50)), &programs, "expired");
+    let living = living_of(&source("expired", Duration::from_millis(50)), &programs, "expired");
     answers.send(Ok("sk-short".to_owned())).unwrap();
     living.read().unwrap();
     until(|| played.runs.load(Ordering::SeqCst) == 2);
@@ -207,7 +208,7 @@ async fn an_expired_key_is_waited_for_and_its_failure_told_to_all_who_wait() {
 #[tokio::test]
 async fn an_origin_that_refuses_the_key_has_another_fetched_once() {
     let (played, programs, answers) = play("refused");
-    let living = Living::of(&source("refused", LONG), &programs, "refused");
+    let living = living_of(&source("refused", LONG), &programs, "refused");
     let before = Instant::now();
     answers.send(Ok("sk-revoked".to_owned())).unwrap();
     let first = living.read().unwrap();
@@ -230,7 +231,7 @@ async fn an_origin_that_refuses_the_key_has_another_fetched_once() {
 #[test]
 fn nothing_of_a_source_is_in_its_debug_output() {
     let (_, programs, answers) = play("debug");
-    let living = Living::of(&source("debugged", LONG), &programs, "debugged");
+    let living = living_of(&source("debugged", LONG), &programs, "debugged");
     answers.send(Ok("sk-canary-in-debug".to_owned())).unwrap();
     living.read().unwrap();
     let shown = format!("{living:?}");
@@ -304,13 +305,21 @@ fn programs_are_run_only_where_they_may_be_and_new_ones_only_if_they_may() {
     assert_eq!(played.runs.load(Ordering::SeqCst), 1);
 }
 
-#[test]
-fn a_key_from_a_program_is_not_taken_from_another_process() {
+#[tokio::test]
+async fn a_key_from_a_program_is_handed_over_only_to_who_may_run_it() {
     let (_, programs, answers) = play("handed");
     answers.send(Ok("sk-canary-handed".to_owned())).unwrap();
     let keyring = load("handed", None, Ok(programs), true).unwrap();
-    let restored = Keyring::restore(policy("handed", 300).credentials(), keyring.hand_over());
-    let errors = restored.unwrap_err();
-    let said = errors[0].to_string();
-    assert!(said.contains("cannot be handed over to another process"), "{said}");
+    let policy = policy("handed", 86_400);
+    let restore = |runs: Runs| Keyring::restore(policy.credentials(), keyring.hand_over(), &runs);
+    let errors = restore(Err("not in this process")).unwrap_err();
+    assert!(errors[0].to_string().ends_with("is not run: not in this process"), "{errors:?}");
+    // One that may run it has the key and its life, and runs nothing until that ends.
+    let (played, others, _answers) = play("handed to");
+    let restored = restore(Ok(others)).unwrap();
+    let id = policy.credential_named("lab").unwrap();
+    assert_eq!(restored.key(&policy, id).unwrap().expose(), "sk-canary-handed");
+    assert!(restored.usable(id).await.is_ok());
+    assert_eq!(restored.key(&policy, id).unwrap().expose(), "sk-canary-handed");
+    assert_eq!(played.runs.load(Ordering::SeqCst), 0);
 }
