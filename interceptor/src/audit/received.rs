@@ -27,7 +27,8 @@ struct Fields {
 impl Record {
     /// The record of a line without its line feed; `None` if it is none.
     pub(crate) fn received(line: &str) -> Option<Record> {
-        const KINDS: [Kind; 4] = [Kind::Connection, Kind::Dns, Kind::Request, Kind::Lifecycle];
+        const KINDS: [Kind; 5] =
+            [Kind::Connection, Kind::Dns, Kind::Request, Kind::Approval, Kind::Lifecycle];
         let fields: Fields = serde_json::from_str(line).ok()?;
         let kind = KINDS.into_iter().find(|kind| kind.as_str() == fields.kind)?;
         let decision = match fields.decision.as_deref() {
@@ -75,6 +76,10 @@ mod tests {
         let seen = (received.kind, received.decision, received.reason, received.port);
         assert_eq!(seen, (made.kind, made.decision, made.reason, made.port));
         assert_eq!((received.host, received.path), (made.host, made.path));
+        for kind in ["connection", "dns", "request", "approval", "lifecycle"] {
+            let text = format!(r#"{{"sandbox":"sb-1","kind":"{kind}"}}"#);
+            assert_eq!(Record::received(&text).unwrap().kind.as_str(), kind);
+        }
         for text in ["", "{}", "[]", r#"{"sandbox":"a","kind":"odd"}"#, "\u{1b}[2J"] {
             assert!(Record::received(text).is_none(), "{text}");
         }
