@@ -10,6 +10,8 @@ use super::policy_file::printable;
 /// The maximum number of lines, and of characters in each, where not all is shown.
 const LINES: usize = 40;
 const WIDTH: usize = 300;
+/// What the further lines of a program begin with.
+const INDENT: &str = "    ";
 
 /// How much is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +30,8 @@ pub(super) fn permits(
     catalogue: &Catalogue,
     extent: Extent,
 ) -> Vec<String> {
-    let mut lines: Vec<String> = policy.credentials().iter().flat_map(program).collect();
-    lines.extend(way_out(document));
+    let programs: Vec<String> = policy.credentials().iter().flat_map(program).collect();
+    let mut lines = way_out(document);
     let written: Vec<&(String, CredentialDocument)> =
         document.credentials.iter().chain(&document.credentials_v2).collect();
     for credential in policy.credentials() {
@@ -47,7 +49,8 @@ pub(super) fn permits(
     if !refused.is_empty() {
         lines.push(format!("not: {}", refused.join(", ")));
     }
-    let lines: Vec<String> = lines.iter().map(|line| visible(line)).collect();
+    let lines = lines.iter().map(|line| visible(line));
+    let lines: Vec<String> = programs.into_iter().chain(lines).collect();
     match extent {
         Extent::Whole => lines,
         Extent::Short => shortened(&lines),
@@ -81,12 +84,16 @@ pub(super) fn cut(text: &str, most: usize) -> String {
     }
 }
 
-/// The program that a credential runs: in as many lines as show all of it.
+/// The program that a credential runs: in as many lines as show all of it. All but the first are
+/// indented, so that none seems to be a line of its own.
 fn program(credential: &Credential) -> Vec<String> {
     let KeySource::Exec(source) = &credential.key else { return Vec::new() };
     let text = format!("runs outside, as you, for {}: {}", credential.name, line(source));
-    let characters: Vec<char> = text.chars().collect();
-    characters.chunks(WIDTH).map(|part| part.iter().collect()).collect()
+    let characters: Vec<char> = visible(&text).chars().collect();
+    let (first, rest) = characters.split_at(characters.len().min(WIDTH));
+    let rest = rest.chunks(WIDTH - INDENT.len());
+    let rest = rest.map(|part| format!("{INDENT}{}", part.iter().collect::<String>()));
+    std::iter::once(first.iter().collect()).chain(rest).collect()
 }
 
 /// The command line of a program, as it is written.
@@ -220,6 +227,24 @@ mod tests {
         assert_eq!(lines("{}"), ["hosts: any public host"]);
         assert_eq!(lines(r#"{"network_profile":"unrestricted"}"#), ["hosts: any public host"]);
         assert_eq!(lines(r#"{"network":{"deny":["*"]}}"#), ["hosts: none"]);
+    }
+
+    #[test]
+    fn no_argument_of_a_program_seems_to_be_a_line_of_its_own() {
+        for padding in 0..WIDTH {
+            let forged = format!("{}hosts: none\n  x", "a".repeat(padding));
+            let exec = serde_json::json!({ "exec": ["/bin/p", forged, "b".repeat(2 * WIDTH)] });
+            let lab = serde_json::json!({ "key": exec, "hosts": ["a.test"], "env": "K" });
+            let text = serde_json::json!({ "credentials_v2": { "lab": lab } }).to_string();
+            let lines = lines(&text);
+            assert!(lines[0].starts_with("runs outside, as you, for lab: [\"/bin/p\""));
+            let own = lines.iter().position(|line| line.starts_with("lab: the key that")).unwrap();
+            assert!(own >= 3 && lines[1..own].iter().all(|line| line.starts_with(INDENT)));
+            assert!(lines.iter().all(|line| line.chars().count() <= WIDTH), "{lines:?}");
+            let whole: String =
+                lines[..own].iter().map(|line| line.strip_prefix(INDENT).unwrap_or(line)).collect();
+            assert!(whole.contains("hosts: none") && whole.ends_with("b\"]"), "{whole}");
+        }
     }
 
     #[test]
