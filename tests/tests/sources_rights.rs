@@ -3,10 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 use interceptor_tests::Lab;
 use interceptor_tests::conversing::{Conversing, typed};
-use interceptor_tests::people::Account;
+use interceptor_tests::people::{Account, text};
+use interceptor_tests::sandbox::binary;
 use serde_json::{Value, json};
 
 const HOST: &str = "two.test";
@@ -49,6 +51,16 @@ fn a_program_is_run_as_the_person_who_called_sudo_and_without_a_terminal() {
         account.directory(Path::new("bin"));
         let line = "export PATH=$HOME/bin:$PATH MY_OWN=1 PYTHONPATH=$HOME LD_LIBRARY_PATH=$HOME; \
                     sudo $I run --policy ./p.json -- true";
+        // A sandbox of the account's could have written it.
+        let (status, _, said) = account.typed(line);
+        assert_eq!(status, Some(125), "{said}");
+        assert!(said.contains("p.json is not trusted yet. It would permit"), "{said}");
+        assert!(said.contains("  runs outside, as you, for lab: ["), "{said}");
+        assert_eq!(told(&account, "token"), "");
+        let remedy = said.lines().find(|line| line.trim().starts_with("interceptor trust "));
+        let remedy = remedy.expect("a remedy").replace("interceptor trust", "$I trust");
+        let (status, out, said) = account.typed(&remedy);
+        assert_eq!(status, Some(0), "{out}{said}");
         let (status, _, said) = account.typed(line);
         assert_eq!(status, Some(0), "{said}");
         let told = told(&account, "token");
@@ -93,6 +105,7 @@ fn nothing_is_run_that_the_sandboxs_user_could_have_changed() {
             (json!(["own-token"]), "was not found in PATH"),
         ] {
             account.file("p.json", &policy(&[HOST], &argv));
+            assert_eq!(account.typed("$I trust ./p.json").0, Some(0));
             let line = "export PATH=$HOME/bin:$PATH; sudo $I run --policy ./p.json -- true";
             let (status, _, err) = account.typed(line);
             assert_eq!(status, Some(125), "{argv}: {err}");
@@ -135,6 +148,69 @@ fn a_policy_that_was_found_runs_nothing_before_it_is_trusted() {
         let (status, out, _) = account.typed("cd project; $I check");
         assert_eq!(status, Some(0), "{out}");
         assert!(told(&account, "token").contains(account.name()), "{out}");
+    });
+}
+
+#[test]
+fn root_runs_nothing_that_somebody_elses_policy_names() {
+    Lab::test(|lab| {
+        let account = Account::new(lab.directory());
+        let path = program(lab, "token");
+        let file = account.file("p.json", &policy(&[HOST], &json!([path])));
+        let home = lab.directory().join("roots");
+        fs::create_dir(&home).unwrap();
+        let by_root = |words: &[&str]| {
+            let mut command = Command::new(binary("interceptor"));
+            command.args(words).current_dir("/").env_remove("XDG_STATE_HOME").env("HOME", &home);
+            for name in ["SUDO_UID", "SUDO_GID", "SUDO_USER"] {
+                command.env_remove(name);
+            }
+            let Output { status, stdout, stderr } = command.output().unwrap();
+            (status.code(), text(&stdout), text(&stderr))
+        };
+        let (name, told) = (file.to_str().unwrap(), home.join("token.told"));
+        for user in [account.name(), "nobody", "root"] {
+            let words = ["run", "--policy", name, "--user", user, "--", "true"];
+            let (status, _, said) = by_root(&words);
+            assert_eq!(status, Some(125), "{user}: {said}");
+            assert!(said.contains("is not trusted yet. It would permit"), "{user}: {said}");
+            assert!(!told.exists(), "{user}");
+        }
+        let (status, out, said) = by_root(&["check", name]);
+        assert_eq!(status, Some(1), "{said}");
+        assert!(out.contains("see interceptor trust; --skip-keys"), "{out}");
+        assert!(!told.exists());
+        // What only root could have written needs no trust.
+        let own = lab.directory().join("programs/p.json");
+        fs::copy(&file, &own).unwrap();
+        std::os::unix::fs::chown(&own, Some(0), Some(0)).unwrap();
+        let (status, out, said) = by_root(&["check", own.to_str().unwrap()]);
+        assert_eq!(status, Some(0), "{out}{said}");
+        assert!(told.exists());
+    });
+}
+
+#[test]
+fn check_runs_no_program_of_a_policy_that_others_could_have_written() {
+    Lab::test(|lab| {
+        let (account, other) = (Account::new(lab.directory()), Account::new(lab.directory()));
+        let path = program(lab, "token");
+        account.file("own.json", &policy(&[HOST], &json!([path])));
+        let foreign = other.file("p.json", &policy(&[HOST, "one.test"], &json!([path])));
+        for directory in [foreign.parent().unwrap(), &foreign] {
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        for file in ["./own.json", foreign.to_str().unwrap()] {
+            let (status, out, said) = account.typed(&format!("$I check {file}"));
+            assert_eq!(status, Some(1), "{out}{said}");
+            assert!(out.contains("see interceptor trust; --skip-keys"), "{out}");
+            assert_eq!(account.typed(&format!("$I check --skip-keys {file}")).0, Some(0));
+            assert_eq!(told(&account, "token"), "");
+        }
+        let line = format!("$I trust {} && $I check {0}", foreign.display());
+        let (status, out, said) = account.typed(&line);
+        assert_eq!(status, Some(0), "{out}{said}");
+        assert!(told(&account, "token").contains(account.name()));
     });
 }
 

@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -17,7 +17,9 @@ use zeroize::Zeroizing;
 use super::key_problems::{self, is_missing};
 use super::person::Person;
 use super::written::Written;
-use super::{discovery, findings, given, policy_file, programs, registries, road, trust, who};
+use super::{
+    authors, discovery, findings, given, policy_file, programs, registries, road, trust, who,
+};
 use crate::credential::{CREDENTIALS_DIRECTORY, Keyring, Means, Runs};
 
 /// The arguments of `interceptor check`.
@@ -43,6 +45,10 @@ pub struct CheckCommand {
     profiles_dir: Option<PathBuf>,
 }
 
+/// Why no program is run of a policy that was found.
+const FOUND: &str = "the policy was found and not named, and is not trusted yet (see interceptor \
+    trust)";
+
 /// The findings in one file.
 struct Checked {
     file: String,
@@ -65,10 +71,10 @@ pub fn run(arguments: CheckCommand) -> anyhow::Result<ExitCode> {
     };
     for file in &files {
         let given = file.display().to_string();
-        let (name, text) = match given::read_or_file(&person, file) {
+        let (name, text, path) = match given::read_or_file(&person, file) {
             // Standard input is called as it was given.
-            Ok(Written { file: None, text, .. }) => (given, text),
-            Ok(Written { name, text, .. }) => (name, text),
+            Ok(Written { file: None, text, .. }) => (given, text, None),
+            Ok(Written { name, text, file, .. }) => (name, text, file),
             Err(error) => {
                 let errors = vec![Problem::new("", unreadable(&error))];
                 let text = Zeroizing::default();
@@ -83,7 +89,10 @@ pub fn run(arguments: CheckCommand) -> anyhow::Result<ExitCode> {
         if let Some(policy) = policy.filter(|_| !arguments.skip_keys) {
             let lines = Document::parse(&text).map(|parsed| parsed.document).unwrap_or_default();
             let at = |problem: Problem| Problem { line: lines.line(&problem.pointer), ..problem };
-            let runs = programs_of(&person, is_found.then_some(text.as_str()))?;
+            let runs = match is_found && !is_trusted(&person, &text) {
+                true => Err(FOUND),
+                false => programs_of(&person, &policy, path.as_deref(), &text)?,
+            };
             errors.extend(unreadable_keys(&policy, &person, runs).into_iter().map(at));
             let keys = policy.credentials().iter().map(|one| (&one.key, one.key_pointer.as_str()));
             let auth = policy.way_out().proxy_auth.as_ref();
@@ -133,18 +142,26 @@ fn unreadable_keys(policy: &Policy, person: &Person, programs: Runs) -> Vec<Prob
     problems
 }
 
-/// What runs the programs of a policy, as `run` would. A policy that was found, with this text, may
-/// be anybody's: it runs none before the person has said that it is trusted.
-fn programs_of(person: &Person, found: Option<&str>) -> anyhow::Result<Runs> {
-    if let Some(text) = found
-        && !trust::is_trusted(person, text).unwrap_or(false)
-    {
-        return Ok(Err("the policy was found and not named, and is not trusted yet (see \
-                       interceptor trust)"));
-    }
+/// What runs the programs of a policy, as `run` would: none before the person has said that it is
+/// trusted, if it may be somebody else's.
+fn programs_of(
+    person: &Person,
+    policy: &Policy,
+    file: Option<&Path>,
+    text: &str,
+) -> anyhow::Result<Runs> {
     let directory = std::env::current_dir().context("cannot find the working directory")?;
     let runner = who::choose(None, person, &directory)?.identity;
-    Ok(Ok(programs::of_person(person, &runner, &directory)))
+    let programs: Runs = Ok(programs::of_person(person, &runner, &directory));
+    if authors::is_doubtful(policy, file, &programs) && !is_trusted(person, text) {
+        return Ok(Err(authors::DOUBTFUL));
+    }
+    Ok(programs)
+}
+
+/// Whether the person has said that a content is trusted; not, if that cannot be told.
+fn is_trusted(person: &Person, text: &str) -> bool {
+    trust::is_trusted(person, text).unwrap_or(false)
 }
 
 /// A key file that every user of the machine can read.

@@ -6,6 +6,7 @@ mod at_home;
 pub mod attach;
 pub mod audit;
 mod audit_file;
+mod authors;
 mod bounds;
 mod candidates;
 pub mod check;

@@ -15,6 +15,7 @@ use anyhow::{Context as _, ensure};
 use interceptor_policy::ExecSource;
 use zeroize::Zeroizing;
 
+use super::authors::{self, WRITABLE};
 use super::live::guarded::Guarded;
 use super::person::Person;
 use super::policy_file::printable;
@@ -27,8 +28,6 @@ use crate::sandbox::user::UserIdentity;
 
 /// Where programs are looked for if the person has no PATH.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-/// What root inside can write, besides the working directory.
-const WRITABLE: [&str; 4] = ["/tmp", "/var/tmp", "/dev/shm", "/run"];
 /// Variables that make interpreters load code, and what sudo sets, as prefixes of their names.
 const LEFT_OUT: [&str; 18] = [
     "BASH_ENV",
@@ -174,6 +173,11 @@ impl Programs for PersonsPrograms {
         &self.whose
     }
 
+    fn accepts(&self, file: &Path) -> bool {
+        let Guard { runner, person, directory } = &self.guard;
+        authors::only_they_could(file, runner, *person, directory)
+    }
+
     fn run(&self, source: &ExecSource) -> Result<Zeroizing<Vec<u8>>, SourceProblem> {
         let is_changeable = |path: &Path| self.guard.is_changeable(path);
         let command = Strings(command(source, &self.path, &is_changeable)?);
@@ -229,6 +233,10 @@ pub(super) fn of_daemon(user: Option<&str>) -> anyhow::Result<Runs> {
 impl Programs for DaemonsPrograms {
     fn whose(&self) -> &str {
         &self.whose
+    }
+
+    fn accepts(&self, file: &Path) -> bool {
+        authors::only_they_could(file, &self.identity, 0, Path::new("/"))
     }
 
     fn run(&self, source: &ExecSource) -> Result<Zeroizing<Vec<u8>>, SourceProblem> {

@@ -14,7 +14,7 @@ use crate::cli::setup::{self, LoadedPolicy};
 use crate::cli::stable::Typed;
 use crate::cli::which::Chosen;
 use crate::cli::written::Written;
-use crate::cli::{Common, perform, programs, registries, shown_policy};
+use crate::cli::{Common, authors, perform, programs, registries, shown_policy};
 use crate::credential::Runs;
 use crate::ipc::SentPath as Sent;
 use crate::proxy::asking::LeaseScope;
@@ -67,6 +67,7 @@ impl ChosenRules {
         let typed = Typed { person, runner: identity.uid, fresh, programs };
         let (origin, judged) = match chosen {
             Chosen::Text(written) => {
+                let written = authors::require(written, person, &typed.programs, &catalogue)?;
                 let origin = Origin::of(&written)?;
                 let rules = setup::rules_of(common, written, &typed)?;
                 // A member's own files are the member's to read; what is hidden inside is hidden

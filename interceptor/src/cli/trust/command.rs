@@ -27,7 +27,9 @@ const LONGEST: u64 = 64;
   interceptor trust project/interceptor.jsonc
 
 A policy that `run` finds in the working directory, or above it, is used only while its content is \
-                        one that you have trusted. A policy given with --policy needs no trust.
+                        one that you have trusted. So is one given with --policy that names \
+                        programs for keys, unless only root, or you outside every sandbox, could \
+                        have written its file.
 
 It shows what the policy permits, and asks at a terminal. Without one it does not ask.
 

@@ -16,6 +16,7 @@ mod registry;
 mod tests;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use interceptor_policy::ExecSource;
@@ -32,6 +33,10 @@ pub(crate) const MOST_PRINTED: usize = 64 * 1024;
 pub(crate) trait Programs: fmt::Debug + Send + Sync {
     /// Whose rights a program has; sources are shared among those with the same.
     fn whose(&self) -> &str;
+
+    /// Whether a policy in this file may name programs: nobody could have written it but those who
+    /// may have any program run.
+    fn accepts(&self, file: &Path) -> bool;
 
     /// What a program prints, at most [`MOST_PRINTED`] bytes, once it has ended without an error.
     /// Waits for it.
