@@ -130,6 +130,33 @@ fn a_program_that_fails_or_is_changeable_makes_no_sandbox() {
 }
 
 #[test]
+fn a_default_policy_that_somebody_else_could_have_written_runs_nothing() {
+    Lab::test(|lab| {
+        let account = Account::new(lab.directory());
+        let program = Program::new(lab, "token", lab.key());
+        let file = account.file("p.json", &json!({ "network": { "allow": [HOST] } }).to_string());
+        let daemon = lab.daemon().at_origin(HOST).quiet_log();
+        let daemon = daemon.option("--programs-as").option(account.name());
+        let daemon = daemon.option("--policy").option(&file).start();
+        let cgroup = Cgroup::new();
+        let body = json!({ "cgroup": cgroup.path() }).to_string();
+        account.file("p.json", &program.policy().to_string());
+        let answer = daemon.call("POST", "/v1/sandboxes", &body);
+        assert!((400..500).contains(&answer.status), "{answer:?}");
+        let said = "is not run: somebody else than root can change the policy's file";
+        assert!(answer.body.contains(said), "{answer:?}");
+        assert_eq!(program.runs(), 0);
+        // The file of root's alone may gain one.
+        for path in [&file, &account.home().to_owned()] {
+            std::os::unix::fs::chown(path, Some(0), Some(0)).unwrap();
+        }
+        let answer = daemon.call("POST", "/v1/sandboxes", &body);
+        assert_eq!((answer.status, program.runs()), (201, 1), "{answer:?}");
+        daemon.finish();
+    });
+}
+
+#[test]
 fn a_file_that_is_read_again_gains_no_program_and_the_next_daemon_runs_what_there_is() {
     Lab::test(|lab| {
         lab.unordered();

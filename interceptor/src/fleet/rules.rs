@@ -8,6 +8,9 @@ use serde_json::Value;
 use super::FleetError;
 use crate::credential::{KeyProblem, Keyring, Means, Runs};
 
+/// Why no program is run that a daemon's file names.
+const OTHERS_FILE: &str = "somebody else than root can change the policy's file";
+
 /// The origin of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -67,9 +70,14 @@ impl LoadedPolicy {
     ) -> Result<LoadedPolicy, FleetError> {
         // What a file holds by now may be somebody else's; who gives a document is known.
         let runs_new = previous.is_none() || source == Source::Given;
-        let (environment, programs) = (|name: &str| std::env::var_os(name), compiling.programs);
+        let programs = match (&source, compiling.programs) {
+            (Source::File(path), Ok(programs)) if previous.is_none() && !programs.accepts(path) => {
+                Err(OTHERS_FILE)
+            }
+            (_, programs) => programs.clone(),
+        };
+        let environment = |name: &str| std::env::var_os(name);
         LoadedPolicy::with_keys(text, besides, source, compiling, |policy| {
-            let programs = programs.clone();
             let means = Means { environment: &environment, seed: None, programs, runs_new };
             Keyring::load_with(policy, previous, &means).map_err(|errors| {
                 let problem = |error: crate::credential::KeyError| {
