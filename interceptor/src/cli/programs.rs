@@ -5,10 +5,11 @@
 //! command inside. So nothing may be run that this user could change: the program, a script among
 //! its arguments, a directory of PATH, a variable that names code to load.
 
+use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
@@ -29,24 +30,31 @@ use crate::sandbox::user::UserIdentity;
 /// Where programs are looked for if the person has no PATH.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// Variables that make interpreters load code, and what sudo sets, as prefixes of their names.
-const LEFT_OUT: [&str; 18] = [
+const LEFT_OUT: [&str; 25] = [
     "BASH_ENV",
     "BASH_FUNC_",
     "CLASSPATH",
+    "CLOUDSDK_PYTHON",
+    "DOTNET_STARTUP_HOOKS",
     "ENV",
     "GCONV_PATH",
     "GEM_",
+    "GIO_",
+    "GTK_",
     "JAVA_TOOL_OPTIONS",
     "JDK_JAVA_OPTIONS",
     "LD_",
     "LUA_",
     "NODE_OPTIONS",
     "NODE_PATH",
+    "OPENSSL_CONF",
+    "OPENSSL_MODULES",
     "PERL",
     "PYTHON",
     "RUBYLIB",
     "RUBYOPT",
     "SUDO_",
+    "ZDOTDIR",
     "_JAVA_OPTIONS",
 ];
 
@@ -121,12 +129,45 @@ impl Guard {
     fn is_changeable(&self, path: &Path) -> io::Result<bool> {
         if self.runner.is_root() {
             // Inside, all else is read-only for root.
-            let path = std::fs::canonicalize(path)?;
-            let writable = WRITABLE.iter().map(Path::new).chain([self.directory.as_path()]);
-            return Ok(writable.into_iter().any(|place| path.starts_with(place)));
+            let own = WRITABLE.iter().map(Path::new).chain([self.directory.as_path()]);
+            let writable: Vec<PathBuf> =
+                own.map(|place| place.canonicalize().unwrap_or_else(|_| place.into())).collect();
+            let is_within = |at: &PathBuf| writable.iter().any(|place| at.starts_with(place));
+            return Ok(on_the_way(path)?.iter().any(is_within));
         }
         Ok(Guarded::any(path, &self.runner, self.person)?.is_changeable)
     }
+}
+
+/// The most links in a path, as for the kernel (path_resolution(7)).
+const MOST_LINKS: usize = 40;
+
+/// Every place that an absolute path leads through, links and what they lead to, each without links
+/// above it.
+fn on_the_way(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let names = |path: &Path| path.iter().map(OsStr::to_owned).collect::<VecDeque<_>>();
+    let (mut at, mut left) = (PathBuf::new(), names(path));
+    let (mut found, mut links) = (Vec::new(), 0);
+    while let Some(name) = left.pop_front() {
+        if name == ".." {
+            at.pop();
+            continue;
+        }
+        let next = at.join(&name);
+        found.push(next.clone());
+        if !next.symlink_metadata()?.is_symlink() {
+            at = next;
+            continue;
+        }
+        links += 1;
+        if links > MOST_LINKS {
+            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+        }
+        let mut target = names(&next.read_link()?);
+        target.append(&mut left);
+        left = target;
+    }
+    Ok(found)
 }
 
 /// Refuses what the sandbox's user could change.
@@ -150,6 +191,13 @@ fn found(name: &str, path: &[PathBuf]) -> Result<PathBuf, SourceProblem> {
     places.find(|place| place.is_file()).ok_or(SourceProblem::NotFound)
 }
 
+/// Whether a path may lead anywhere: what cannot be told may.
+fn leads(path: &Path) -> bool {
+    const NOWHERE: [i32; 3] = [libc::ENOENT, libc::ENOTDIR, libc::ENAMETOOLONG];
+    let error = path.symlink_metadata().err().and_then(|error| error.raw_os_error());
+    error.is_none_or(|error| !NOWHERE.contains(&error))
+}
+
 /// The command line, guarded.
 fn command(
     source: &ExecSource,
@@ -159,10 +207,15 @@ fn command(
     let program = found(source.program(), path)?;
     check(&program, is_changeable)?;
     let arguments = source.argv.iter().skip(1);
-    for argument in arguments.clone().filter(|argument| argument.starts_with('/')) {
-        // It may be a script; what is no file is none.
-        if Path::new(argument).is_file() {
-            check(Path::new(argument), is_changeable)?;
+    // Each may be a script or a directory of one, also behind `--option=`: programs start in `/`.
+    let values = arguments.clone().filter_map(|argument| Some(argument.split_once('=')?.1));
+    for argument in arguments.clone().map(String::as_str).chain(values) {
+        let place = Path::new("/").join(argument);
+        if place != Path::new("/dev/null")
+            && place.components().any(|part| matches!(part, Component::Normal(_)))
+            && leads(&place)
+        {
+            check(&place, is_changeable)?;
         }
     }
     Ok([program.into_os_string()].into_iter().chain(arguments.map(Into::into)).collect())
@@ -264,5 +317,58 @@ impl Programs for DaemonsPrograms {
         };
         let printed = self.keeper.run(program, source.timeout, MOST_PRINTED);
         printed.map_err(|error| problem(source, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_link_on_the_way_is_judged_for_root_inside() {
+        let home = tempfile::tempdir().unwrap();
+        let real = home.path().canonicalize().unwrap();
+        let project = real.join("project");
+        std::fs::create_dir_all(project.join("bin")).unwrap();
+        std::fs::create_dir_all(real.join("safe")).unwrap();
+        std::os::unix::fs::symlink("/bin/sh", project.join("bin/python")).unwrap();
+        std::os::unix::fs::symlink("../project/bin/python", real.join("safe/tool")).unwrap();
+        let way = on_the_way(&real.join("safe/tool")).unwrap();
+        assert!(way.contains(&project.join("bin/python")), "{way:?}");
+        assert_eq!(way.last(), Some(&Path::new("/bin/sh").canonicalize().unwrap()));
+        std::os::unix::fs::symlink("loop", real.join("loop")).unwrap();
+        assert_eq!(on_the_way(&real.join("loop")).unwrap_err().raw_os_error(), Some(libc::ELOOP));
+    }
+
+    #[test]
+    fn arguments_are_judged_wherever_they_lead_from_the_root() {
+        let home = tempfile::tempdir().unwrap();
+        let real = home.path().canonicalize().unwrap();
+        let (inside, is_changeable) =
+            (real.clone(), |path: &Path| Ok(path.canonicalize()?.starts_with(&real)));
+        let judged = |arguments: &[&str]| {
+            let argv = ["/bin/sh"].iter().chain(arguments).map(|&text| text.to_owned()).collect();
+            let (timeout, ttl) = (ExecSource::TIMEOUT, ExecSource::TTL);
+            let source = ExecSource { argv, timeout, ttl };
+            command(&source, &[], &is_changeable)
+        };
+        let place = inside.to_str().unwrap();
+        for refused in [
+            vec![place.to_owned()],
+            vec![place[1..].to_owned()],
+            vec![format!("--script={place}")],
+            vec![".".to_owned(), format!("/usr/..{place}")],
+        ] {
+            let refused: Vec<&str> = refused.iter().map(String::as_str).collect();
+            assert!(matches!(judged(&refused), Err(SourceProblem::Changeable(_))), "{refused:?}");
+        }
+        let long = "x".repeat(5000);
+        for kept in [
+            &["-c", "echo key"][..],
+            &["..", "/", ".", ""],
+            &["https://a.test/", &long, "A=/dev/null"],
+        ] {
+            assert_eq!(judged(kept).unwrap().len(), kept.len() + 1, "{kept:?}");
+        }
     }
 }
