@@ -50,6 +50,24 @@ impl Fleet {
         Ok(member)
     }
 
+    /// Puts the text into force that was written into the policy file of one sandbox; nothing, if
+    /// its policy has none. Blocks.
+    ///
+    /// # Errors
+    /// As [`LoadedPolicy::read`]; nothing has changed then.
+    pub(crate) fn rewritten(&self, id: &str, text: &str) -> Result<Arc<Member>, FleetError> {
+        let member = self.get(id)?;
+        if let Source::File(path) = member.summary().source {
+            self.outlive_predecessor(false);
+            let (compiling, source) = (self.compiling(), Source::File(path.clone()));
+            let read =
+                |keyring: &_| LoadedPolicy::read(text, &[], source, compiling, Some(keyring));
+            member.replace(read, false)?;
+            tracing::info!(sandbox = %id, file = %path.display(), "policy reloaded");
+        }
+        Ok(member)
+    }
+
     /// Re-reads policy files and key files. Errors are logged and change nothing. A slow sandbox
     /// does not delay the others for long.
     pub(crate) fn reload(self: &Arc<Self>) {

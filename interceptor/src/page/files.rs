@@ -21,7 +21,7 @@ pub(crate) trait PolicyFiles: std::fmt::Debug + Send + Sync {
         patch: &Patch,
     ) -> Result<PolicyEdit, EditError>;
 
-    /// Reads the edited policy again.
+    /// Puts what was written into force, not what the file may say by now.
     ///
     /// # Errors
     /// Why it is not in force.
@@ -43,7 +43,8 @@ impl PolicyFiles for DaemonsFiles {
         PolicyEdit::prepare(path, shown, patch, fleet.catalogue())
     }
 
-    fn reload(&self, fleet: &Fleet, member: &Member, _: &PolicyEdit) -> Result<(), String> {
-        fleet.reread(&member.id).map(drop).map_err(|error| error.to_string())
+    fn reload(&self, fleet: &Fleet, member: &Member, edit: &PolicyEdit) -> Result<(), String> {
+        let text = edit.strict()?;
+        fleet.rewritten(&member.id, &text).map(drop).map_err(|error| error.to_string())
     }
 }
