@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use super::print;
 use super::to::DaemonClient;
 use crate::cli::daemon::client::ApiRequest;
 use crate::cli::person::Person;
+use crate::entrance::WAY_IN;
 use crate::sandbox::launch;
 
 /// How long a browser may take to open the address.
@@ -40,8 +42,11 @@ pub(super) struct PageCommand {
 pub(super) fn one(to: &DaemonClient, open: bool) -> anyhow::Result<()> {
     let invitation = invitation(to)?;
     match open {
-        true => open_it(to, url(&invitation)),
-        false => to.print(&invitation, |out, value| writeln!(out, "{}", url(value))),
+        true => open_it(to, url(&invitation)?),
+        false => {
+            let url = url(&invitation)?;
+            to.print(&invitation, |out, _| writeln!(out, "{url}"))
+        }
     }
 }
 
@@ -63,7 +68,8 @@ pub(super) fn any(all: &[DaemonClient], open: bool) -> anyhow::Result<()> {
             for to in several {
                 let name = to.whom.run.as_ref().map_or("the daemon", |run| run.id.as_str());
                 let invitation = invitation(to)?;
-                to.print(&invitation, |out, value| writeln!(out, "{name}: {}", url(value)))?;
+                let url = url(&invitation)?;
+                to.print(&invitation, |out, _| writeln!(out, "{name}: {url}"))?;
             }
             Ok(())
         }
@@ -74,8 +80,22 @@ fn invitation(to: &DaemonClient) -> anyhow::Result<Value> {
     to.value(ApiRequest { method: Method::POST, path: "/v1/page".to_owned(), body: None })
 }
 
-fn url(invitation: &Value) -> String {
-    print::text(&invitation["url"])
+/// The address, if it is one of a page on this host: it is put into a document and opened.
+fn url(invitation: &Value) -> anyhow::Result<String> {
+    let url = print::text(&invitation["url"]);
+    if !is_way_in(&url) {
+        bail!("what answers tells no address of a page on this host");
+    }
+    Ok(url)
+}
+
+fn is_way_in(url: &str) -> bool {
+    let way = url.strip_prefix("http://").and_then(|rest| rest.split_once(WAY_IN));
+    let Some((address, query)) = way else { return false };
+    let is_here = address.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback());
+    let token = query.strip_prefix("?token=").unwrap_or_default().as_bytes();
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-".contains(byte);
+    is_here && !token.is_empty() && token.iter().all(is_plain)
 }
 
 /// Opens an address. No argument of a program has it, since other users can read those; a file of
@@ -142,5 +162,35 @@ impl Leading {
 impl Drop for Leading {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_address_of_a_page_on_this_host_is_printed_or_opened() {
+        for good in ["http://127.0.0.1:7878/enter?token=aZ09_-", "http://[::1]:80/enter?token=x"] {
+            assert_eq!(url(&serde_json::json!({ "url": good })).unwrap(), good);
+        }
+        for wrong in [
+            "",
+            "https://127.0.0.1:7878/enter?token=x",
+            "http://192.0.2.1:7878/enter?token=x",
+            "http://127.0.0.1/enter?token=x",
+            "http://localhost:7878/enter?token=x",
+            "http://127.0.0.1:1@evil.test:7878/enter?token=x",
+            "http://127.0.0.1:7878/enter?token=",
+            "http://127.0.0.1:7878/enter",
+            "http://127.0.0.1:7878/other?token=x",
+            "http://127.0.0.1:7878/enter?token=x&y",
+            "http://127.0.0.1:7878/enter?token=x\"><script>",
+            "http://127.0.0.1:7878/enter?token=x;url=http://evil.test",
+            "javascript:alert(1)",
+        ] {
+            url(&serde_json::json!({ "url": wrong })).unwrap_err();
+        }
+        url(&Value::Null).unwrap_err();
     }
 }
