@@ -35,6 +35,12 @@ const UNREAD: Duration = Duration::from_secs(30);
 /// # Errors
 /// If the socket cannot be used.
 pub(crate) async fn serve(page: Page, stop: CancellationToken) -> io::Result<()> {
+    let served = accept(page, stop).await;
+    // Whoever started it may never ask what became of it.
+    served.inspect_err(|error| tracing::error!(%error, "the page has failed"))
+}
+
+async fn accept(page: Page, stop: CancellationToken) -> io::Result<()> {
     let (entrance, ends) = (page.entrance.clone(), stop.child_token());
     let own = entrance.address();
     let listener = TcpListener::from_std(entrance.listener()?)?;
