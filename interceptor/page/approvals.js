@@ -7,6 +7,9 @@ import { count, edit, left, plain } from './text.js';
 /** The most questions of one sandbox that are shown at once, so that none hides another's. */
 const AT_ONCE = 6;
 const HOUR = 3600;
+/** How long a card stays where it is before it can be answered, in milliseconds: a click that was
+ * meant for the one that was there must not answer this one. */
+const SETTLES = 800;
 
 export class Approvals {
   constructor(store) {
@@ -56,6 +59,22 @@ export class Approvals {
     for (const { question, timer } of this.cards.values()) {
       say(timer, `${left(new Date(question.expires_at).valueOf() - now)} left`);
     }
+    this.settle();
+  }
+
+  /** Has every card that appeared or moved wait before it can be answered. */
+  settle() {
+    for (const card of this.cards.values()) {
+      const place = placeOf(card.answers);
+      if (place === card.place) continue;
+      card.place = place;
+      clearTimeout(card.settling);
+      card.settling = setTimeout(() => {
+        card.settling = undefined;
+        mark(card);
+      }, SETTLES);
+      mark(card);
+    }
   }
 
   more(sandbox, number) {
@@ -104,6 +123,8 @@ export class Approvals {
       class: 'stop', ...by,
     }));
     card.buttons = buttons;
+    card.answers = make('div', { class: 'answers' }, ...buttons);
+    card.choice?.addEventListener('change', () => this.settle());
     card.element = make('li', { class: 'card question' },
       make('h3', { id: title },
         raw(plain(question.method), 'b'), ' ',
@@ -115,16 +136,17 @@ export class Approvals {
         && make('label', { class: 'field' }, make('span', {}, 'Which requests'), card.choice),
       edits(question, card.choice),
       card.problem,
-      make('div', { class: 'answers' }, ...buttons));
+      card.answers);
     this.cards.set(question.id, card);
     return card.element;
   }
 
   async decide(card, work) {
+    this.settle();
+    if (card.isBusy || card.settling !== undefined) return;
     card.problem.hidden = true;
-    card.buttons.forEach((each) => { each.setAttribute('aria-disabled', 'true'); });
-    if (card.isBusy) return;
     card.isBusy = true;
+    mark(card);
     try {
       await work();
       // The stream says so too, a moment later.
@@ -133,10 +155,27 @@ export class Approvals {
     } catch (error) {
       card.problem.hidden = false;
       say(card.problem, plain(error.message));
+      this.settle();
     } finally {
       card.isBusy = false;
-      card.buttons.forEach((each) => each.removeAttribute('aria-disabled'));
+      mark(card);
     }
+  }
+}
+
+/** Where an element is in the document; scrolling does not move it. */
+function placeOf(element) {
+  if (!element.isConnected) return undefined;
+  const box = element.getBoundingClientRect();
+  return `${Math.round(box.left + scrollX)} ${Math.round(box.top + scrollY)}`;
+}
+
+/** Says whether a card can be answered now. */
+function mark(card) {
+  const waits = card.isBusy || card.settling !== undefined;
+  for (const each of card.buttons) {
+    if (waits) each.setAttribute('aria-disabled', 'true');
+    else each.removeAttribute('aria-disabled');
   }
 }
 

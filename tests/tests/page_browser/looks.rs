@@ -9,11 +9,11 @@ use super::made_up::{beginning, record, stream, streams};
 use super::{PAGE, WIDE, assert_accessible};
 
 /// After how many milliseconds the browser asks for another stream.
-const SOON: u64 = 100;
-const NEVER: u64 = 1_000_000_000;
+pub(super) const SOON: u64 = 100;
+pub(super) const NEVER: u64 = 1_000_000_000;
 
 /// A question about a path.
-fn question(id: &str, path: &str) -> Value {
+pub(super) fn question(id: &str, path: &str) -> Value {
     json!({
         "id": id, "sandbox": "agent-7", "asked_at": "2030-01-31T12:04:00Z",
         "expires_at": "2030-01-31T12:09:00Z", "host": "api.example.test", "port": 443,
@@ -27,7 +27,13 @@ fn question(id: &str, path: &str) -> Value {
 
 /// Opens a page that gets these streams.
 #[track_caller]
-fn shown(lab: &Lab, url: &str, size: (u32, u32), colours: &str, all: &[String]) -> Browser {
+pub(super) fn shown(
+    lab: &Lab,
+    url: &str,
+    size: (u32, u32),
+    colours: &str,
+    all: &[String],
+) -> Browser {
     let mut browser = Browser::start(lab.directory(), size, colours);
     streams(&mut browser, all);
     browser.does(

@@ -3,6 +3,7 @@
 
 mod looks;
 mod made_up;
+mod moved;
 mod used;
 
 use std::process::{Child, Output};

@@ -232,16 +232,21 @@ fn everything_is_done_by_keyboard_alone() {
                 if (found) return;
               }
               throw new Error(`Tab does not lead to ${name} of ${path}`);
-            };";
+            };
+            // A card that has just appeared or moved waits.
+            const settled = () => page.waitForFunction(
+              () => !document.activeElement.hasAttribute('aria-disabled'));";
         let step = format!(
             "{tab}
             const cards = page.locator('.question');
             await cards.nth(1).waitFor();
             await tabTo('/no', 'Refuse');
+            await settled();
             await page.keyboard.press('Enter');
             await cards.filter({{ hasText: '/no' }}).waitFor({{ state: 'detached' }});
             await page.waitForFunction(() => document.activeElement.id === 'waiting-title');
             await tabTo('/yes', 'Approve');
+            await settled();
             await page.keyboard.press('Space');
             await page.locator('#waiting').waitFor({{ state: 'hidden' }});
             await page.waitForFunction(() => document.activeElement.id === 'rows');"
