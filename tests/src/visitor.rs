@@ -26,7 +26,8 @@ pub struct Said {
 }
 
 impl Said {
-    fn of(bytes: &[u8]) -> Said {
+    /// The answer in these bytes.
+    pub fn of(bytes: &[u8]) -> Said {
         let text = String::from_utf8_lossy(bytes);
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let mut lines = head.lines();

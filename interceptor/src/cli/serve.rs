@@ -271,7 +271,10 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let entrance = entrance.map(Arc::new);
     let showing = entrance.clone().map(|entrance| {
         let files = Arc::new(DaemonsFiles);
-        tokio.spawn(page::serve(Page { entrance, fleet: fleet.clone(), files }, stop.clone()))
+        tokio.spawn(page::serve(
+            Page { entrance, person: None, fleet: fleet.clone(), files },
+            stop.clone(),
+        ))
     });
     let shown_at = entrance.as_ref().map(|entrance| entrance.address());
     let controlled = Controlled { socket: socket.clone(), fleet: fleet.clone(), scope, entrance };

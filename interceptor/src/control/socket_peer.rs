@@ -18,14 +18,14 @@ use crate::sandbox::cgroup;
 pub(crate) struct SocketPeer {
     peer: SocketAddr,
     own: SocketAddr,
-    /// The cgroup that its socket was made in, once it is known.
-    cgroup: OnceLock<PathBuf>,
+    /// The cgroup that its socket was made in and its user, once they are known.
+    owner: OnceLock<(PathBuf, u32)>,
 }
 
 impl SocketPeer {
     /// The other end of an accepted connection.
     pub(crate) fn new(peer: SocketAddr, own: SocketAddr) -> SocketPeer {
-        SocketPeer { peer, own, cgroup: OnceLock::new() }
+        SocketPeer { peer, own, owner: OnceLock::new() }
     }
 
     /// Whether it is outside every sandbox now. Blocks briefly.
@@ -34,16 +34,22 @@ impl SocketPeer {
     /// Why it is not, or why that cannot be told.
     pub(crate) fn outside(&self, fleet: &Fleet) -> Result<(), &'static str> {
         let mount = mount()?;
-        let path = match self.cgroup.get() {
-            Some(path) => path,
+        let (path, _) = match self.owner.get() {
+            Some(owner) => owner,
             None => {
-                let found = kernel::cgroup_of(self.peer, self.own)
-                    .and_then(|id| cgroup::find(&mount, id))
+                let found = kernel::owner_of(self.peer, self.own)
+                    .and_then(|owner| Ok((cgroup::find(&mount, owner.cgroup)?, owner.uid)))
                     .inspect_err(|error| tracing::debug!(%error, "cannot look at a socket"));
-                let path = found.ok().flatten().ok_or(UNKNOWN)?;
-                self.cgroup.get_or_init(|| path)
+                let (path, uid) = found.map_err(|_| UNKNOWN)?;
+                let path = path.ok_or(UNKNOWN)?;
+                self.owner.get_or_init(|| (path, uid))
             }
         };
         outside_at(&mount, path, &fleet.cgroups())
+    }
+
+    /// Its user, once [`Self::outside`] has looked at it.
+    pub(crate) fn uid(&self) -> Option<u32> {
+        self.owner.get().map(|(_, uid)| *uid)
     }
 }

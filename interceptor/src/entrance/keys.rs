@@ -1,6 +1,7 @@
 //! One-time tokens and sessions: random, short-lived, few, and compared in constant time.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -31,8 +32,19 @@ pub(crate) struct NoRandomness;
 /// The tokens and sessions of a page.
 #[derive(Default)]
 pub(super) struct Keys {
-    tokens: Held,
-    sessions: Held,
+    tokens: Held<()>,
+    /// With the user whose each is.
+    sessions: Held<u32>,
+}
+
+/// A session, by its digest.
+#[derive(Clone, Copy)]
+pub(crate) struct KnownSession([u8; DIGEST]);
+
+impl fmt::Debug for KnownSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KnownSession")
+    }
 }
 
 /// A session as one process tells another of it.
@@ -42,17 +54,19 @@ pub(crate) struct HandedSession {
     digest: [u8; DIGEST],
     /// How long it still lasts.
     seconds: u64,
+    /// Whose it is.
+    uid: u32,
 }
 
-/// Digests, and until when each counts; oldest first.
+/// Digests, until when each counts, and what is known of it; oldest first.
 #[derive(Default)]
-struct Held(VecDeque<([u8; DIGEST], Instant)>);
+struct Held<T>(VecDeque<([u8; DIGEST], Instant, T)>);
 
 impl Keys {
     /// Makes a token.
     pub(super) fn issue(&mut self, now: Instant) -> Result<Zeroizing<String>, NoRandomness> {
         let token = secret()?;
-        self.tokens.add(digest_of(&token), now + TOKEN_LIFE, MOST_TOKENS, now);
+        self.tokens.add((digest_of(&token), now + TOKEN_LIFE, ()), MOST_TOKENS, now);
         Ok(token)
     }
 
@@ -62,31 +76,40 @@ impl Keys {
         self.tokens.0.len()
     }
 
-    /// Uses a token up, for a session.
+    /// Uses a token up, for a session of a user.
     pub(super) fn enter(
         &mut self,
         token: &str,
+        uid: u32,
         now: Instant,
     ) -> Result<Option<Zeroizing<String>>, NoRandomness> {
         let Some(at) = self.tokens.position(token, now) else { return Ok(None) };
         let session = secret()?;
         self.tokens.0.remove(at);
-        self.sessions.add(digest_of(&session), now + SESSION_LIFE, MOST_SESSIONS, now);
+        self.sessions.add((digest_of(&session), now + SESSION_LIFE, uid), MOST_SESSIONS, now);
         Ok(Some(session))
     }
 
-    /// Whether this is a session.
-    pub(super) fn admits(&mut self, session: &str, now: Instant) -> bool {
-        self.sessions.position(session, now).is_some()
+    /// The session, if this is one of the user's.
+    pub(super) fn admits(&mut self, session: &str, uid: u32, now: Instant) -> Option<KnownSession> {
+        let at = self.sessions.position(session, now)?;
+        let (digest, _, of) = self.sessions.0.get(at)?;
+        (*of == uid).then_some(KnownSession(*digest))
+    }
+
+    /// Whether a session lasts still.
+    pub(super) fn lasts(&mut self, session: KnownSession, now: Instant) -> bool {
+        self.sessions.at(&session.0, now).is_some()
     }
 
     /// The sessions, for another process.
     pub(super) fn sessions(&mut self, now: Instant) -> Vec<HandedSession> {
         self.sessions.forget(now);
         let held = self.sessions.0.iter();
-        held.map(|(digest, until)| HandedSession {
+        held.map(|(digest, until, uid)| HandedSession {
             digest: *digest,
             seconds: until.saturating_duration_since(now).as_secs(),
+            uid: *uid,
         })
         .collect()
     }
@@ -94,37 +117,41 @@ impl Keys {
     /// The sessions of another process.
     pub(super) fn of_sessions(handed: Vec<HandedSession>, now: Instant) -> Keys {
         let mut keys = Keys::default();
-        for HandedSession { digest, seconds } in handed {
+        for HandedSession { digest, seconds, uid } in handed {
             let left = Duration::from_secs(seconds).min(SESSION_LIFE);
-            keys.sessions.add(digest, now + left, MOST_SESSIONS, now);
+            keys.sessions.add((digest, now + left, uid), MOST_SESSIONS, now);
         }
         keys
     }
 }
 
-impl Held {
-    fn add(&mut self, digest: [u8; DIGEST], until: Instant, most: usize, now: Instant) {
+impl<T> Held<T> {
+    fn add(&mut self, held: ([u8; DIGEST], Instant, T), most: usize, now: Instant) {
         self.forget(now);
         if self.0.len() >= most {
             self.0.pop_front();
         }
-        self.0.push_back((digest, until));
+        self.0.push_back(held);
     }
 
     fn forget(&mut self, now: Instant) {
-        self.0.retain(|(_, until)| *until > now);
+        self.0.retain(|(_, until, _)| *until > now);
     }
 
-    /// Where a text is. What this takes does not depend on how much of one it has.
+    /// Where a text is.
     fn position(&mut self, text: &str, now: Instant) -> Option<usize> {
-        self.forget(now);
         if text.len() > LONGEST {
             return None;
         }
-        let wanted = digest_of(text);
+        self.at(&digest_of(text), now)
+    }
+
+    /// Where a digest is. What this takes does not depend on how much of one it has.
+    fn at(&mut self, wanted: &[u8; DIGEST], now: Instant) -> Option<usize> {
+        self.forget(now);
         let mut found = None;
-        for (at, (digest, _)) in self.0.iter().enumerate() {
-            if verify_slices_are_equal(digest, &wanted).is_ok() {
+        for (at, (digest, _, _)) in self.0.iter().enumerate() {
+            if verify_slices_are_equal(digest, wanted).is_ok() {
                 found = Some(at);
             }
         }
@@ -154,15 +181,17 @@ mod tests {
         let (mut keys, now) = (Keys::default(), Instant::now());
         let second = Duration::from_secs(1);
         let (soon, late) = (keys.issue(now).unwrap(), keys.issue(now).unwrap());
-        let session = keys.enter(&soon, now + TOKEN_LIFE - second).unwrap().unwrap();
-        assert!(keys.enter(&late, now + TOKEN_LIFE).unwrap().is_none());
+        let session = keys.enter(&soon, 1000, now + TOKEN_LIFE - second).unwrap().unwrap();
+        assert!(keys.enter(&late, 1000, now + TOKEN_LIFE).unwrap().is_none());
         let begun = now + TOKEN_LIFE - second;
-        assert!(keys.admits(&session, begun + SESSION_LIFE - second));
+        assert!(keys.admits(&session, 1000, begun + SESSION_LIFE - second).is_some());
         let handed = keys.sessions(begun + SESSION_LIFE - 2 * second);
         let mut next = Keys::of_sessions(handed, begun);
-        assert!(next.admits(&session, begun + second));
-        assert!(!next.admits(&session, begun + 2 * second));
-        assert!(!keys.admits(&session, begun + SESSION_LIFE));
+        assert!(next.admits(&session, 0, begun).is_none(), "another user's");
+        let known = next.admits(&session, 1000, begun + second).unwrap();
+        assert!(next.lasts(known, begun + second) && !next.lasts(known, begun + 2 * second));
+        assert!(next.admits(&session, 1000, begun + 2 * second).is_none());
+        assert!(keys.admits(&session, 1000, begun + SESSION_LIFE).is_none());
     }
 
     #[test]
@@ -170,13 +199,16 @@ mod tests {
         let (mut keys, now) = (Keys::default(), Instant::now());
         let tokens: Vec<_> = (0..=MOST_TOKENS).map(|_| keys.issue(now).unwrap()).collect();
         assert_eq!(keys.unused(now), MOST_TOKENS);
-        assert!(keys.enter(&tokens[0], now).unwrap().is_none(), "the oldest gave way");
+        assert!(keys.enter(&tokens[0], 1000, now).unwrap().is_none(), "the oldest gave way");
         let mut sessions = Vec::new();
         for _ in 0..=MOST_SESSIONS {
             let token = keys.issue(now).unwrap();
-            sessions.push(keys.enter(&token, now).unwrap().unwrap());
+            sessions.push(keys.enter(&token, 1000, now).unwrap().unwrap());
         }
-        assert!(!keys.admits(&sessions[0], now) && keys.admits(&sessions[1], now));
-        assert!(!keys.admits(&"a".repeat(1 << 20), now));
+        assert!(
+            keys.admits(&sessions[0], 1000, now).is_none()
+                && keys.admits(&sessions[1], 1000, now).is_some()
+        );
+        assert!(keys.admits(&"a".repeat(1 << 20), 1000, now).is_none());
     }
 }

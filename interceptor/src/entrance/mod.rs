@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use self::claim::Claim;
 pub(crate) use self::claim::is_page;
-pub(crate) use self::keys::{HandedSession, TOKEN_LIFE};
+pub(crate) use self::keys::{HandedSession, KnownSession, TOKEN_LIFE};
 use self::keys::{Keys, NoRandomness};
 
 /// The path that takes a token.
@@ -112,17 +112,27 @@ impl Entrance {
         self.keys().unused(Instant::now())
     }
 
-    /// The session that a token opens; `None` for one that is unknown, used or too old.
+    /// The session that a token opens for a user; `None` for one that is unknown, used or too old.
     ///
     /// # Errors
     /// If the system has no random bytes.
-    pub(crate) fn enter(&self, token: &str) -> Result<Option<Zeroizing<String>>, NoRandomness> {
-        self.keys().enter(token, Instant::now())
+    pub(crate) fn enter(
+        &self,
+        token: &str,
+        uid: u32,
+    ) -> Result<Option<Zeroizing<String>>, NoRandomness> {
+        self.keys().enter(token, uid, Instant::now())
     }
 
-    /// Whether this is a session.
-    pub(crate) fn admits(&self, session: &str) -> bool {
-        self.keys().admits(session, Instant::now())
+    /// The session, if this is one of the user's: the cookie of a loopback address is sent to
+    /// whoever listens at any of its ports, so that another user can come to know it.
+    pub(crate) fn admits(&self, session: &str, uid: u32) -> Option<KnownSession> {
+        self.keys().admits(session, uid, Instant::now())
+    }
+
+    /// Whether a session lasts still.
+    pub(crate) fn lasts(&self, session: KnownSession) -> bool {
+        self.keys().lasts(session, Instant::now())
     }
 
     /// What another process needs besides the sockets.
@@ -194,12 +204,15 @@ mod tests {
         let entrance = anywhere();
         let (one, other) = (token(&entrance), token(&entrance));
         assert_eq!(entrance.unused(), 2);
-        assert!(entrance.enter("").unwrap().is_none() && entrance.enter("x").unwrap().is_none());
-        let session = entrance.enter(&one).unwrap().unwrap();
-        assert!(entrance.enter(&one).unwrap().is_none(), "it was used");
-        assert!(entrance.admits(&session));
+        assert!(
+            entrance.enter("", 7).unwrap().is_none() && entrance.enter("x", 7).unwrap().is_none()
+        );
+        let session = entrance.enter(&one, 7).unwrap().unwrap();
+        assert!(entrance.enter(&one, 7).unwrap().is_none(), "it was used");
+        assert!(entrance.admits(&session, 7).is_some());
+        assert!(entrance.admits(&session, 8).is_none(), "another user has the cookie");
         for wrong in ["", &one, &other, "x"] {
-            assert!(!entrance.admits(wrong), "{wrong}");
+            assert!(entrance.admits(wrong, 7).is_none(), "{wrong}");
         }
         assert_eq!(entrance.unused(), 1);
     }
@@ -207,7 +220,7 @@ mod tests {
     #[test]
     fn sessions_are_handed_over_and_tokens_are_not() {
         let entrance = anywhere();
-        let session = entrance.enter(&token(&entrance)).unwrap().unwrap();
+        let session = entrance.enter(&token(&entrance), 7).unwrap().unwrap();
         let unused = token(&entrance);
         let told = serde_json::to_string(&entrance.to_hand_over()).unwrap();
         assert!(!told.contains(session.as_str()) && !told.contains(&unused), "{told}");
@@ -216,7 +229,8 @@ mod tests {
         let address = entrance.address();
         drop(entrance);
         assert_eq!(next.address(), address);
-        assert!(next.admits(&session) && next.enter(&unused).unwrap().is_none());
+        assert!(next.admits(&session, 7).is_some() && next.admits(&session, 8).is_none());
+        assert!(next.enter(&unused, 7).unwrap().is_none());
         assert!(is_page(address), "the claim came along");
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Socket {
     pub(super) inode: u32,
     /// The id of the cgroup it was created in.
     pub(super) cgroup: Option<u64>,
+    /// The user whose it is.
+    pub(super) uid: u32,
     /// Its peer.
     pub(super) remote: Option<SocketAddr>,
 }
@@ -108,7 +110,9 @@ impl Diag {
         let mut buffer = [0; 4096];
         let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
         match messages(&buffer[..length]).next() {
-            Some((SOCK_DIAG_BY_FAMILY, body)) => Ok(parse(protocol, body)),
+            // Where no connection has these ends, the kernel answers with who listens there.
+            Some((SOCK_DIAG_BY_FAMILY, body)) => Ok(parse(protocol, body)
+                .filter(|found| found.remote.map(canonical) == Some(canonical(peer)))),
             Some((kind, body)) => match error_of(kind, body) {
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
                 other => other.map(|()| None),
@@ -172,6 +176,11 @@ fn between(own: SocketAddr, peer: SocketAddr) -> (u8, [u8; 48]) {
     (family as u8, id)
 }
 
+/// An address as it is written in its own family.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// Splits a datagram into messages: type and body.
 fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
@@ -186,6 +195,7 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 /// Parses `struct inet_diag_msg` and its attributes; `None` for a socket without a descriptor.
 fn parse(protocol: u8, body: &[u8]) -> Option<Socket> {
     let id: [u8; 48] = body.get(ID)?.try_into().ok()?;
+    let uid = word(body, 64)?;
     let inode = word(body, 68).filter(|inode| *inode != 0)?;
     let (family, state) = (body[0], body[1]);
     // Ports and addresses are in network byte order: source port, destination port, source,
@@ -209,7 +219,7 @@ fn parse(protocol: u8, body: &[u8]) -> Option<Socket> {
         let next = usize::from(length).max(4).next_multiple_of(4);
         attributes = attributes.get(next..).unwrap_or_default();
     }
-    Some(Socket { family, protocol, id, inode, cgroup, remote })
+    Some(Socket { family, protocol, id, inode, cgroup, uid, remote })
 }
 
 /// NLMSG_ERROR: zero acknowledges, anything else is a negative errno.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -23,6 +24,7 @@ use crate::audit::Published;
 use crate::control::{
     ApiProblem, EventSender, ReaderGone, blocking, lease_text, question_text, summary,
 };
+use crate::entrance::KnownSession;
 use crate::fleet::{FeedEvent, Fleet, Member};
 
 /// How often sandboxes and leases are looked at.
@@ -46,6 +48,7 @@ const LONG_TEXT: usize = 1024;
 pub(super) async fn follow(
     State(shared): State<Shared>,
     peer: Peer,
+    Extension(session): Extension<KnownSession>,
 ) -> Result<Response, ApiProblem> {
     let place = shared.0.streams.clone().try_acquire_owned().map_err(|_| {
         let detail = format!("{STREAMS} pages are open already: close one");
@@ -54,7 +57,7 @@ pub(super) async fn follow(
     let (events, answer) = EventSender::answer();
     tokio::spawn(async move {
         // Fails only if the reader is gone.
-        let _ = Stream::begin(shared, peer, events, place).run().await;
+        let _ = Stream::begin(shared, (peer, session), events, place).run().await;
     });
     Ok(answer)
 }
@@ -65,6 +68,7 @@ type Seen = HashMap<usize, Arc<Published>>;
 struct Stream {
     shared: Shared,
     peer: Peer,
+    session: KnownSession,
     events: EventSender,
     told: Told,
     _place: OwnedSemaphorePermit,
@@ -81,11 +85,11 @@ struct Told {
 impl Stream {
     fn begin(
         shared: Shared,
-        peer: Peer,
+        (peer, session): (Peer, KnownSession),
         events: EventSender,
         place: OwnedSemaphorePermit,
     ) -> Stream {
-        Stream { shared, peer, events, told: Told::default(), _place: place }
+        Stream { shared, peer, session, events, told: Told::default(), _place: place }
     }
 
     fn fleet(&self) -> &Arc<Fleet> {
@@ -114,7 +118,8 @@ impl Stream {
                     seen.clear();
                     let (fleet, peer) = (self.fleet().clone(), self.peer.0.clone());
                     let judged = blocking(move || peer.outside(&fleet)).await;
-                    if !matches!(judged, Ok(Ok(()))) {
+                    let lasts = self.shared.0.page.entrance.lasts(self.session);
+                    if !matches!(judged, Ok(Ok(()))) || !lasts {
                         return Ok(());
                     }
                     self.events.heartbeat().await?;

@@ -3,7 +3,7 @@
 //! - It is meant for this page by its `Host`, and comes from it by its `Origin`: a name that an
 //!   attacker points at this host (DNS rebinding) is neither.
 //! - Its connection was made outside every sandbox.
-//! - It has a session, unless it is the way in.
+//! - It has a session, and its connection is of the user who began that, unless it is the way in.
 //! - If it changes anything, it has a header that no form and no foreign script can send.
 
 use axum::body::Body;
@@ -17,7 +17,7 @@ use http_body_util::Limited;
 use super::shared::{Peer, Shared, cookie, names};
 use super::way_in;
 use crate::control::{ApiProblem, Speaker, blocking, timely};
-use crate::entrance::{Entrance, WAY_IN};
+use crate::entrance::{Entrance, KnownSession, WAY_IN};
 
 /// The largest body of a request, in bytes.
 const LARGEST_BODY: usize = 64 * 1024;
@@ -40,7 +40,10 @@ pub(super) async fn admit(
     let is_page = wants_page(&head.headers);
     let is_entry = head.uri.path() == WAY_IN;
     let mut answer = match judge(&shared, &peer, &head.method, &head.uri, &head.headers).await {
-        Ok(()) => {
+        Ok(session) => {
+            if let Some(session) = session {
+                head.extensions.insert(session);
+            }
             head.extensions.insert(Speaker::page());
             let body = Body::new(Limited::new(body, LARGEST_BODY));
             next.run(Request::from_parts(head, body)).await
@@ -57,35 +60,37 @@ pub(super) async fn admit(
     answer
 }
 
+/// The session of a request that may pass; the way in has none.
 async fn judge(
     shared: &Shared,
     peer: &Peer,
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
-) -> Result<(), ApiProblem> {
+) -> Result<Option<KnownSession>, ApiProblem> {
     let page = &shared.0.page;
     meant(&page.entrance, uri, headers)?;
     let (fleet, other) = (page.fleet.clone(), peer.0.clone());
     if let Err(why) = blocking(move || other.outside(&fleet)).await? {
-        tracing::warn!(why, "refused a connection to the page");
+        shared.log_refusal(why);
         return Err(refused("peer_refused", "This process may not use the page", why));
     }
     let is_read = [Method::GET, Method::HEAD].contains(method);
     if uri.path() == WAY_IN && is_read {
-        return Ok(());
+        return Ok(None);
     }
-    if !has_session(&page.entrance, headers) {
+    let session = peer.0.uid().and_then(|uid| session_of(&page.entrance, headers, uid));
+    let Some(session) = session else {
         let detail = "`interceptor ctl page` prints an address that lets you in";
         let title = "There is no session";
         return Err(ApiProblem::new(StatusCode::UNAUTHORIZED, "no_session", title, detail));
-    }
+    };
     if !is_read && !headers.contains_key(ON_PURPOSE) {
         let title = "The request could be forged";
         let detail = format!("a request that changes something has the header `{ON_PURPOSE}`");
         return Err(refused("not_on_purpose", title, detail));
     }
-    Ok(())
+    Ok(Some(session))
 }
 
 /// Whether a request is meant for this page, and comes from it.
@@ -121,12 +126,13 @@ fn meant(entrance: &Entrance, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiP
     Ok(())
 }
 
-fn has_session(entrance: &Entrance, headers: &HeaderMap) -> bool {
+/// The session that the cookies tell of, if it is the user's.
+fn session_of(entrance: &Entrance, headers: &HeaderMap, uid: u32) -> Option<KnownSession> {
     let name = cookie(entrance);
     let all = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs = all.flat_map(|value| value.split(';')).filter_map(|pair| pair.split_once('='));
     let mut own = pairs.filter(|(known, _)| known.trim() == name);
-    own.any(|(_, session)| entrance.admits(session.trim()))
+    own.find_map(|(_, session)| entrance.admits(session.trim(), uid))
 }
 
 fn wants_page(headers: &HeaderMap) -> bool {
@@ -178,7 +184,9 @@ mod tests {
             meant(&entrance, &path.parse().unwrap(), &headers(all)).is_ok()
         };
         let origin = format!("http://{own}");
-        assert!(is("/", &[("host", &own)]) && is("/", &[("host", &local)]));
+        assert!(is("/", &[("host", &own)]) && !is("/", &[("host", &local)]));
+        let foreign = format!("http://{local}");
+        assert!(!is("/v1/events", &[("host", &own), ("origin", &foreign)]));
         assert!(is("/v1/events", &[("host", &own), ("origin", &origin)]));
         let absolute = format!("http://{own}/");
         assert!(is(&absolute, &[("host", &own)]));
@@ -214,9 +222,11 @@ mod tests {
         let entrance = entrance();
         let url = entrance.invite().unwrap();
         let token = url.split_once("token=").unwrap().1;
-        let session = entrance.enter(token).unwrap().unwrap();
+        let session = entrance.enter(token, 7).unwrap().unwrap();
         let name = cookie(&entrance);
-        let has = |cookies: &str| has_session(&entrance, &headers(&[("cookie", cookies)]));
+        let of = |cookies: &str, uid| session_of(&entrance, &headers(&[("cookie", cookies)]), uid);
+        let has = |cookies: &str| of(cookies, 7).is_some();
+        assert!(of(&format!("{name}={}", session.as_str()), 8).is_none(), "another user has it");
         assert!(has(&format!("other=1; {name}={}", session.as_str())));
         assert!(has(&format!("{name}=stale; {name}={}", session.as_str())));
         for wrong in ["", &name, &format!("{name}="), &format!("x{name}={}", session.as_str())] {

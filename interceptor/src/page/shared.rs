@@ -1,10 +1,12 @@
 //! What all handlers of the page share, and how it is called.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as Lock, PoisonError};
+use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::files::PolicyFiles;
@@ -17,11 +19,16 @@ pub(super) const STREAMS: usize = 16;
 /// How many stories are looked into at one time; each compiles policies.
 const STORIES: usize = 2;
 
+/// How often refused connections are logged, at most.
+const LOGGED_EVERY: Duration = Duration::from_secs(1);
+
 /// What the page shows, and how it is let in to.
 #[derive(Debug)]
 pub(crate) struct Page {
     /// Who may see it.
     pub(crate) entrance: Arc<Entrance>,
+    /// The only user besides root who may come in; `None`: whoever has an address with a token.
+    pub(crate) person: Option<u32>,
     /// The sandboxes.
     pub(crate) fleet: Arc<Fleet>,
     /// How an edit gets into a policy's file.
@@ -41,6 +48,14 @@ pub(super) struct Inner {
     pub(super) editing: Mutex<()>,
     /// Ends the streams, which never end by themselves.
     pub(super) stop: CancellationToken,
+    refusals: Lock<Refusals>,
+}
+
+/// Connections that were refused.
+#[derive(Debug, Default)]
+struct Refusals {
+    logged: Option<Instant>,
+    unlogged: u64,
 }
 
 impl Shared {
@@ -52,7 +67,20 @@ impl Shared {
             stories: Semaphore::new(STORIES),
             editing: Mutex::default(),
             stop,
+            refusals: Lock::default(),
         }))
+    }
+
+    /// Logs that a connection was refused, unless one was logged a moment ago.
+    pub(super) fn log_refusal(&self, why: &str) {
+        let mut refusals = self.0.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.unlogged += 1;
+        if refusals.logged.is_some_and(|logged| logged.elapsed() < LOGGED_EVERY) {
+            return;
+        }
+        refusals.logged = Some(Instant::now());
+        let count = std::mem::take(&mut refusals.unlogged);
+        tracing::warn!(why, count, "refused connections to the page");
     }
 }
 
@@ -64,11 +92,11 @@ pub(super) fn cookie(entrance: &Entrance) -> String {
     format!("interceptor-{}", entrance.address().port())
 }
 
-/// How the page may be called in a request: by its address or as `localhost`, with its port.
+/// How the page may be called in a request: by its address alone. What `localhost` is, and who else
+/// listens there, is not known.
 pub(super) fn names(address: SocketAddr) -> Vec<String> {
-    let mut names = vec![address.to_string(), format!("localhost:{}", address.port())];
+    let mut names = vec![address.to_string()];
     if address.port() == 80 {
-        names.push("localhost".to_owned());
         names.push(match address {
             SocketAddr::V4(address) => address.ip().to_string(),
             SocketAddr::V6(address) => format!("[{}]", address.ip()),

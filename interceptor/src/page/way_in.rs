@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 
-use super::shared::{Shared, cookie};
+use super::shared::{Peer, Shared, cookie};
 use crate::control::ApiProblem;
 
 /// A document that goes on to the page. A redirect would not do: the browser would count the
@@ -18,6 +18,7 @@ const LOCKED: &str = include_str!("../../page/locked.html");
 /// Takes a token.
 pub(super) async fn enter(
     State(shared): State<Shared>,
+    peer: Peer,
     request: Request,
 ) -> Result<Response, ApiProblem> {
     // Whatever looks at the address before the person does must not use it up.
@@ -27,9 +28,15 @@ pub(super) async fn enter(
         return Err(ApiProblem::new(StatusCode::FORBIDDEN, "not_opened", title, detail));
     }
     let entrance = &shared.0.page.entrance;
+    let uid = peer.0.uid().ok_or_else(|| ApiProblem::internal("the browser's user is unknown"))?;
+    if shared.0.page.person.is_some_and(|person| ![0, person].contains(&uid)) {
+        let title = "The page is another user's";
+        let detail = "the page of a run is for the user who started it, and root";
+        return Err(ApiProblem::new(StatusCode::FORBIDDEN, "not_yours", title, detail));
+    }
     let query = request.uri().query().unwrap_or_default();
     let token = query.split('&').find_map(|pair| pair.strip_prefix("token="));
-    let session = entrance.enter(token.unwrap_or_default());
+    let session = entrance.enter(token.unwrap_or_default(), uid);
     let session = session.map_err(|error| ApiProblem::internal(error.to_string()))?;
     let Some(session) = session else {
         return Ok((StatusCode::FORBIDDEN, Html(STALE)).into_response());
@@ -41,6 +48,9 @@ pub(super) async fn enter(
         .map_err(|_| ApiProblem::internal("the session cannot be told"))?;
     cookie.set_sensitive(true);
     answer.headers_mut().insert(header::SET_COOKIE, cookie);
+    // Others may have had this address before, and have left files or a worker in the browser.
+    let clear = HeaderValue::from_static(r#""cache", "storage""#);
+    answer.headers_mut().insert("clear-site-data", clear);
     Ok(answer)
 }
 

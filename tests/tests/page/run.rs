@@ -4,8 +4,10 @@ use interceptor_tests::Lab;
 use interceptor_tests::conversing::{Conversing, typed};
 use interceptor_tests::daemon::until;
 use interceptor_tests::people::Account;
-use interceptor_tests::visitor::Visitor;
+use interceptor_tests::visitor::{Visitor, parts};
 use serde_json::{Value, json};
+
+use super::whose::told;
 
 const BEFORE: &str = "unset XDG_RUNTIME_DIR";
 
@@ -14,6 +16,14 @@ fn decides(account: &Account, mut run: Conversing, said: &std::path::Path) {
     let printed = || std::fs::read_to_string(said).unwrap();
     assert!(printed().contains("page at http://127.0.0.1:"), "{}", printed());
     assert!(!printed().contains("token"), "a file may be read inside: {}", printed());
+    let (status, url) = typed(account, BEFORE, &["ctl", "page", account.name()]);
+    assert_eq!(status, Some(0), "{url}");
+    let (address, target) = parts(&url);
+    let stranger = Visitor::stranger(address);
+    let refused = told(account.uid() + 1, &stranger, &target);
+    assert!(refused.status == 403 && refused.body.contains("not_yours"), "{refused:?}");
+    let entered = told(account.uid(), &stranger, &target);
+    assert_eq!(entered.status, 200, "nobody has used it: {entered:?}");
     let (status, url) = typed(account, BEFORE, &["ctl", "page", account.name()]);
     assert_eq!(status, Some(0), "{url}");
     let visitor = Visitor::enters(&url);

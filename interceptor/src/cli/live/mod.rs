@@ -336,7 +336,8 @@ fn serve(
     let entrance = page.map(Arc::new);
     let showing = entrance.clone().map(|entrance| {
         let files = Arc::new(RunsFiles(loader.clone()));
-        tokio::spawn(page::serve(Page { entrance, fleet: fleet.clone(), files }, stop.clone()))
+        let (person, fleet) = (Some(loader.person.identity.uid), fleet.clone());
+        tokio::spawn(page::serve(Page { entrance, person, fleet, files }, stop.clone()))
     });
     let controlling = match place::bind(&loader.person, id) {
         Ok(socket) => {
