@@ -1,6 +1,6 @@
 //! Whose the other end of a TCP connection on this host is: its user, and the cgroup in which its
-//! socket was made, by sock_diag(7). A process can be moved to another cgroup later; its sockets stay what
-//! they are.
+//! socket was made, by sock_diag(7). A process can be moved to another cgroup later; its sockets
+//! stay what they are.
 
 use std::io;
 use std::net::SocketAddr;

@@ -27,8 +27,9 @@ fn p9_a_click_does_not_answer_a_question_that_has_just_come_to_its_place() {
             });
             const cards = page.locator('.question');
             const approve = cards.getByRole('button', { name: 'Approve', exact: true });
+            const ready = '.question button:not([aria-disabled])';
             await page.waitForFunction(
-              () => document.querySelectorAll('.question button:not([aria-disabled])').length === 8);
+              (ready) => document.querySelectorAll(ready).length === 8, ready);
             await page.evaluate(() => {
               const list = document.getElementById('questions');
               new MutationObserver((_, observer) => {
