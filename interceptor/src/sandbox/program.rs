@@ -70,7 +70,7 @@ pub(crate) fn run(
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
-    let mut running = Running(child);
+    let mut running = Running { child, is_reaped: false };
     channel.send(&Order::Program(Box::new(program)), &[])?;
     // The other end closes when the copy has become the program.
     match channel.receive::<InitEvent>() {
@@ -86,7 +86,11 @@ pub(crate) fn run(
 }
 
 /// A program that is killed with its process group when dropped.
-struct Running(Child);
+struct Running {
+    child: Child,
+    /// Whether somebody else may have its number by now.
+    is_reaped: bool,
+}
 
 impl Running {
     fn output(
@@ -94,9 +98,9 @@ impl Running {
         deadline: Instant,
         most: usize,
     ) -> Result<Zeroizing<Vec<u8>>, ProgramError> {
-        let number = i32::try_from(self.0.id()).map_err(io::Error::other)?;
+        let number = i32::try_from(self.child.id()).map_err(io::Error::other)?;
         let process = sys::pidfd_open(number)?;
-        let Some(mut stdout) = self.0.stdout.take() else {
+        let Some(mut stdout) = self.child.stdout.take() else {
             return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
         };
         fcntl(&stdout, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(io::Error::from)?;
@@ -112,7 +116,8 @@ impl Running {
         }
         // While it is not reaped, nobody else has its number.
         self.kill();
-        let status = self.0.wait()?;
+        self.is_reaped = true;
+        let status = self.child.wait()?;
         match (status.code(), status.signal()) {
             (Some(0), _) => Ok(text),
             (Some(code), _) => Err(ProgramError::Status(code)),
@@ -122,7 +127,7 @@ impl Running {
 
     /// Ends what is left of it.
     fn kill(&self) {
-        let Ok(number) = i32::try_from(self.0.id()) else { return };
+        let Ok(number) = i32::try_from(self.child.id()) else { return };
         let process = Pid::from_raw(number);
         // It may not have a group of its own yet.
         let _ = killpg(process, Signal::SIGKILL);
@@ -132,9 +137,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if matches!(self.0.try_wait(), Ok(None)) {
+        // It may have ended itself and left others of its group behind.
+        if !self.is_reaped {
             self.kill();
-            let _ = self.0.wait();
+            let _ = self.child.wait();
         }
     }
 }
@@ -204,4 +210,58 @@ pub(super) fn become_it(program: &Program) -> Result<i32, SandboxError> {
         .context(|| "cannot unblock signals".into())?;
     let (_, why) = exec::execute(&command.0, &environment.0);
     Err(SandboxError::Inside(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt as _;
+    use std::path::Path;
+
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+
+    use super::*;
+
+    /// Whether a process is there and has not ended.
+    fn lives(process: Pid) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+    }
+
+    fn begun(directory: &Path) -> (Running, Pid) {
+        let file = directory.join("left-behind");
+        let script = format!("sleep 600 & echo $! >{}; echo too long", file.display());
+        let child = Command::new("/bin/sh")
+            .args(["-c", &script])
+            .process_group(0)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let leader = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        // It has ended before its output is read.
+        waitid(Id::Pid(leader), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        let left = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        (Running { child, is_reaped: false }, Pid::from_raw(left))
+    }
+
+    #[test]
+    fn what_a_program_left_behind_ends_though_its_output_was_too_long() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut running, left) = begun(directory.path());
+        assert!(lives(left));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let output = running.output(deadline, 3);
+        drop(running);
+        let has_ended = || {
+            while lives(left) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            !lives(left)
+        };
+        let has_ended = has_ended();
+        if !has_ended {
+            let _ = kill(left, Signal::SIGKILL);
+        }
+        assert!(matches!(output, Err(ProgramError::TooLong)));
+        assert!(has_ended, "it lives on");
+    }
 }
