@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use interceptor_policy::{Credential, ExecSource, Form, KeySource, PlaceholderShape};
 
+use super::former::{Former, Formers};
 use super::handed::{HandedKey, Restored};
 use super::key::{Content, KeyProblem, RealKey};
 use super::placeholder::Placeholder;
 use super::source::{
     self, EnvironmentLookup, KeyError, KeyLocation, Loaded, Means, PROXY_AUTH, Stamp,
 };
-use super::sources::{self, Living, Runs, SourceProblem, Value};
+use super::sources::{self, Life, Living, Runs, SourceProblem, Value};
 
 /// One credential.
 #[derive(Debug)]
@@ -50,12 +51,15 @@ pub(super) struct Before<'a> {
 struct Read {
     key: Arc<RealKey>,
     version: u64,
+    /// The keys before it at its source.
+    former: Formers,
     file: Option<(PathBuf, Stamp)>,
 }
 
 impl From<Loaded> for Read {
     fn from(loaded: Loaded) -> Read {
-        Read { key: Arc::new(loaded.key), version: 0, file: loaded.file }
+        let former = Formers::default();
+        Read { key: Arc::new(loaded.key), version: 0, former, file: loaded.file }
     }
 }
 
@@ -73,20 +77,40 @@ fn live(
     }
     let living = sources::living(source, programs, credential);
     let Value { key, version, .. } = living.read().map_err(KeyProblem::Source)?;
-    Ok((Read { key, version, file: None }, Some(living)))
+    let mut former = Formers::default();
+    if let Some((value, before)) = living.value() {
+        former.extend(before);
+        // Another may have come since.
+        former.add(value.retired());
+    }
+    Ok((Read { key, version, former, file: None }, Some(living)))
 }
 
-/// The current key, and the previous one.
+/// The current key, and those before it.
 #[derive(Debug)]
 pub(super) struct Keys {
     pub(super) current: Arc<RealKey>,
-    /// Its number at its living source.
+    /// The number of the last key that its living source gave.
     version: u64,
-    pub(super) previous: Option<Arc<RealKey>>,
+    /// Whether it is that key, rather than one before because that does not fit.
+    pub(super) is_latest: bool,
+    former: Formers,
+}
+
+impl Keys {
+    /// Every key that answers are searched for.
+    pub(super) fn searched(&self) -> impl Iterator<Item = &Arc<RealKey>> {
+        std::iter::once(&self.current).chain(self.former.keys())
+    }
+
+    /// Whether answers are searched for it.
+    pub(super) fn hold(&self, key: &RealKey) -> bool {
+        self.searched().any(|known| known.expose() == key.expose())
+    }
 }
 
 impl KeyringEntry {
-    /// Loads a credential's key, and keeps its remembered placeholder. The previous key is still
+    /// Loads a credential's key, and keeps its remembered placeholder. The keys before it are still
     /// redacted.
     pub(super) fn load(
         credential: &Credential,
@@ -98,7 +122,7 @@ impl KeyringEntry {
             KeySource::Exec(source) => live(source, name, before, means)?,
             other => (source::load(Content::Key, other, means.environment)?.into(), None),
         };
-        let Read { key, version, file } = loaded;
+        let Read { key, version, former, file } = loaded;
         let shape = &credential.placeholder;
         let placeholder = match (before.placeholder, means.seed) {
             (Some(placeholder), _) => placeholder.clone(),
@@ -107,7 +131,7 @@ impl KeyringEntry {
                 .map_err(|error| KeyProblem::Unreadable(std::io::Error::other(error)))?,
         };
         check(Content::Key, &key, &placeholder)?;
-        let read = Read { key, version, file };
+        let read = Read { key, version, former, file };
         Ok(KeyringEntry {
             env: credential.env.clone(),
             forms: credential.forms.clone(),
@@ -140,16 +164,17 @@ impl KeyringEntry {
         read: Read,
         before: Option<&KeyringEntry>,
     ) -> KeyringEntry {
-        let Read { key, version, file } = read;
-        let before = before.map(|slot| Arc::clone(&slot.keys.load().current));
-        let previous = before.filter(|before| before.expose() != key.expose());
+        let Read { key, version, former: newer, file } = read;
+        let mut former = before.map(KeyringEntry::known).unwrap_or_default();
+        former.extend(newer);
+        former.settle(&key, |key| check(content, key, &placeholder).is_ok());
         KeyringEntry {
             name: name.to_owned(),
             content,
             env: Vec::new(),
             forms: Vec::new(),
             placeholder,
-            keys: ArcSwap::from_pointee(Keys { current: key, version, previous }),
+            keys: ArcSwap::from_pointee(Keys { current: key, version, is_latest: true, former }),
             file: Mutex::new(file.map(|(path, stamp)| (path, Some(stamp)))),
             living: None,
             reading: Mutex::default(),
@@ -176,7 +201,8 @@ impl KeyringEntry {
         check(Content::Key, &restored.current, &restored.placeholder)?;
         let entry = KeyringEntry::of_restored(&credential.name, Content::Key, restored);
         if let (Some(living), Some(life)) = (&living, life) {
-            living.take(&entry.keys.load().current, life);
+            let keys = entry.keys.load();
+            living.take(&keys.current, life, keys.former.clone());
         }
         let (env, forms) = (credential.env.clone(), credential.forms.clone());
         Ok(KeyringEntry { env, forms, living, ..entry })
@@ -190,8 +216,9 @@ impl KeyringEntry {
     }
 
     fn of_restored(name: &str, content: Content, restored: Restored) -> KeyringEntry {
-        let previous = restored.previous.map(Arc::new);
-        let keys = Keys { current: Arc::new(restored.current), version: 0, previous };
+        let Restored { current, mut former, .. } = restored;
+        former.settle(&current, |key| check(content, key, &restored.placeholder).is_ok());
+        let keys = Keys { current: Arc::new(current), version: 0, is_latest: true, former };
         KeyringEntry {
             name: name.to_owned(),
             content,
@@ -212,12 +239,42 @@ impl KeyringEntry {
         let keys = self.keys.load();
         let file = lock(&self.file);
         let path = file.as_ref().map(|(path, _)| path.as_path());
-        let previous = keys.previous.as_deref();
-        let life = self.living.as_ref().and_then(|living| living.life());
-        let mut handed =
-            HandedKey::of(&self.name, &self.placeholder, &keys.current, previous, path);
+        let (mut current, mut former, mut life) = (keys.current.clone(), keys.former.clone(), None);
+        // A key and its life belong together: the source may be ahead of this credential.
+        if let Some((value, before)) = self.living.as_ref().and_then(|living| living.value()) {
+            former.extend(before);
+            life = Some(Life::OVER);
+            if self.fits(&value.key) {
+                life = Some(value.life());
+                current = value.key;
+            }
+            if !former.holds(&keys.current) {
+                former.add(Former::untold(keys.current.clone()));
+            }
+        }
+        former.settle(&current, |key| self.fits(key));
+        let mut handed = HandedKey::of(&self.name, &self.placeholder, &current, &former, path);
         handed.life = life;
         handed
+    }
+
+    /// Whether its placeholder contains nothing that redaction would search for with this key.
+    fn fits(&self, key: &RealKey) -> bool {
+        check(self.content, key, &self.placeholder).is_ok()
+    }
+
+    /// Every key that this credential and its source had so far.
+    fn known(&self) -> Formers {
+        let keys = self.keys.load();
+        let mut known = keys.former.clone();
+        if let Some((value, former)) = self.living.as_ref().and_then(|living| living.value()) {
+            known.extend(former);
+            known.add(value.retired());
+        }
+        if !known.holds(&keys.current) {
+            known.add(Former::untold(keys.current.clone()));
+        }
+        known
     }
 
     /// The key as of the last check of its file.
@@ -247,9 +304,11 @@ impl KeyringEntry {
         if before.current.expose() == loaded.key.expose() {
             return Ok(false);
         }
-        let previous = Some(Arc::clone(&before.current));
+        let mut former = before.former.clone();
+        former.add(Former::untold(before.current.clone()));
+        former.settle(&loaded.key, |key| self.fits(key));
         let current = Arc::new(loaded.key);
-        self.keys.store(Arc::new(Keys { current, version: 0, previous }));
+        self.keys.store(Arc::new(Keys { current, version: 0, is_latest: true, former }));
         Ok(true)
     }
 
@@ -259,7 +318,7 @@ impl KeyringEntry {
         KeyError { credential: self.name.clone(), place, problem }
     }
 
-    /// Takes the key that its living source has by now; returns whether it is another.
+    /// Takes the keys that its living source has by now; returns whether there are others.
     pub(super) fn catch_up(&self) -> Result<bool, KeyProblem> {
         let Some(living) = &self.living else { return Ok(false) };
         if living.version() == self.keys.load().version {
@@ -267,18 +326,30 @@ impl KeyringEntry {
         }
         let _reading = lock(&self.reading);
         let before = self.keys.load_full();
-        let Some(value) = living.value().filter(|value| value.version != before.version) else {
+        let Some((value, theirs)) =
+            living.value().filter(|(value, _)| value.version != before.version)
+        else {
             return Ok(false);
         };
-        let is_other = value.key.expose() != before.current.expose();
-        let checked = check(self.content, &value.key, &self.placeholder);
-        // One that does not fit is not looked at twice.
-        let (current, previous) = match (is_other, &checked) {
-            (true, Ok(())) => (value.key, Some(before.current.clone())),
-            _ => (before.current.clone(), before.previous.clone()),
+        let version = value.version;
+        let keep = |current: Arc<RealKey>, former: Formers, is_latest: bool| {
+            self.keys.store(Arc::new(Keys { current, version, is_latest, former }));
         };
-        self.keys.store(Arc::new(Keys { current, version: value.version, previous }));
-        checked.map(|()| is_other)
+        if let Err(problem) = check(self.content, &value.key, &self.placeholder) {
+            // One that does not fit is not looked at twice.
+            keep(before.current.clone(), before.former.clone(), false);
+            return Err(problem);
+        }
+        let mut former = before.former.clone();
+        former.extend(theirs);
+        if !former.holds(&before.current) {
+            former.add(Former::untold(before.current.clone()));
+        }
+        former.settle(&value.key, |key| self.fits(key));
+        let is_other = value.key.expose() != before.current.expose();
+        let differs = is_other || !former.are(&before.former);
+        keep(value.key, former, true);
+        Ok(differs)
     }
 }
 

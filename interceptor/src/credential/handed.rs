@@ -4,10 +4,13 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::former::{Former, Formers};
 use super::key::{Content, KeyProblem, RealKey};
 use super::placeholder::Placeholder;
 use super::sources::Life;
@@ -20,13 +23,26 @@ pub(crate) struct HandedKey {
     pub(super) name: String,
     placeholder: HandedPlaceholder,
     current: Secret,
-    /// The previous key.
+    /// The previous key, for a process that knows only one.
     previous: Option<Secret>,
+    /// The keys before the current one, the oldest first.
+    #[serde(default)]
+    former: Vec<HandedFormer>,
     /// The file to reread its key from.
     file: Option<SentPath>,
     /// How long the key lasts, if its source lives.
     #[serde(default)]
     pub(super) life: Option<Life>,
+}
+
+/// A key that was in use before.
+#[derive(Debug, Serialize, Deserialize)]
+struct HandedFormer {
+    key: Secret,
+    /// How long it lasts.
+    left: Duration,
+    /// How long it is searched for.
+    kept: Duration,
 }
 
 /// What remains of a credential that the policy no longer has.
@@ -92,19 +108,27 @@ impl HandedPlaceholder {
     }
 }
 
+impl HandedFormer {
+    fn of(former: &Former) -> HandedFormer {
+        let (left, kept) = former.left();
+        HandedFormer { key: Secret::new(former.key.expose()), left, kept }
+    }
+}
+
 impl HandedKey {
     pub(super) fn of(
         name: &str,
         placeholder: &Placeholder,
         current: &RealKey,
-        previous: Option<&RealKey>,
+        former: &Formers,
         file: Option<&Path>,
     ) -> Self {
         HandedKey {
             name: name.to_owned(),
             placeholder: HandedPlaceholder::of(placeholder),
             current: Secret::new(current.expose()),
-            previous: previous.map(|key| Secret::new(key.expose())),
+            previous: former.keys().next_back().map(|key| Secret::new(key.expose())),
+            former: former.iter().map(HandedFormer::of).collect(),
             file: file
                 .filter(|file| !file.as_os_str().as_bytes().is_empty())
                 .map(|file| SentPath(file.into())),
@@ -112,16 +136,25 @@ impl HandedKey {
         }
     }
 
-    /// The placeholder, the keys (the current one first), and the file.
+    /// The placeholder, the keys, and the file.
     pub(super) fn restore(self, content: Content) -> Result<Restored, KeyProblem> {
         let parse = |secret: Secret| {
             RealKey::parse_as(content, Zeroizing::new(secret.expose().as_bytes().to_vec()))
         };
         let misfit = || KeyProblem::Unreadable(std::io::ErrorKind::InvalidData.into());
+        let mut former = Formers::default();
+        for HandedFormer { key, left, kept } in self.former {
+            former.add(Former::lasting(Arc::new(parse(key)?), left, kept));
+        }
+        if let Some(key) = self.previous.map(parse).transpose()?
+            && !former.holds(&key)
+        {
+            former.add(Former::untold(Arc::new(key)));
+        }
         Ok(Restored {
             placeholder: self.placeholder.restore().ok_or_else(misfit)?,
             current: parse(self.current)?,
-            previous: self.previous.map(parse).transpose()?,
+            former,
             file: self.file.map(|path| path.0),
         })
     }
@@ -131,6 +164,6 @@ impl HandedKey {
 pub(super) struct Restored {
     pub(super) placeholder: Placeholder,
     pub(super) current: RealKey,
-    pub(super) previous: Option<RealKey>,
+    pub(super) former: Formers,
     pub(super) file: Option<std::path::PathBuf>,
 }

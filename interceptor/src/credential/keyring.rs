@@ -4,7 +4,7 @@
 //! while the sandbox lives, across policy reloads; the key behind it may rotate at any time. Key
 //! files are checked when used, at most once a second (one `stat` per file, on a short-lived
 //! thread, since a file may be on a mount that hangs), and by [`Keyring::reload`]. After a rotation
-//! the previous key is still redacted from responses, since an origin may quote it for a while.
+//! the keys before are still redacted from responses, since an origin may quote them for a while.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -263,6 +263,23 @@ impl Keyring {
         self.compiled().map(Some)
     }
 
+    /// As [`Keyring::redactor`], for the answer to a request that carried this key of a credential:
+    /// it is searched for even if the credential has forgotten it meanwhile.
+    ///
+    /// # Errors
+    /// [`RedactError::TooManyKeys`]
+    pub(crate) fn redactor_for(
+        &self,
+        sent: Option<(CredentialId, &RealKey)>,
+    ) -> Result<Option<Redactor>, RedactError> {
+        let redactor = self.redactor()?;
+        let sent = sent.and_then(|(id, key)| Some((self.slots.get(id.0)?, key)));
+        match sent.filter(|(slot, key)| !slot.keys.load().hold(key)) {
+            Some(sent) => self.build(Some(sent)).map(Some),
+            None => Ok(redactor),
+        }
+    }
+
     /// Whether a text contains a real key, literally or in an encoding that redaction knows; `true`
     /// if in doubt.
     pub(crate) fn may_hold(&self, text: &[u8]) -> bool {
@@ -288,16 +305,24 @@ impl Keyring {
             Ok(redactor) => return Ok(redactor),
             Err(generation) => generation,
         };
-        let keys: Vec<(Arc<Keys>, &KeyringEntry)> =
-            self.entries().map(|slot| (slot.keys.load_full(), slot)).collect();
-        let pairs = keys.iter().flat_map(|(keys, slot)| {
-            let known = [Some(&keys.current), keys.previous.as_ref()];
-            let searched = known.into_iter().flatten().flat_map(|key| key.searched(slot.content));
-            searched.map(|text| (text.as_bytes(), slot.placeholder.as_str().as_bytes()))
-        });
-        let redactor = Redactor::of(pairs)?;
+        let redactor = self.build(None)?;
         self.redactor.store(Some(Arc::new((generation, redactor.clone()))));
         Ok(redactor)
+    }
+
+    /// Compiles every key there is, and this one of a credential.
+    fn build(&self, more: Option<(&KeyringEntry, &RealKey)>) -> Result<Redactor, RedactError> {
+        let keys: Vec<(Arc<Keys>, &KeyringEntry)> =
+            self.entries().map(|slot| (slot.keys.load_full(), slot)).collect();
+        let known = keys
+            .iter()
+            .flat_map(|(keys, slot)| keys.searched().map(|key| (*slot, &**key)))
+            .chain(more);
+        let pairs = known.flat_map(|(slot, key)| {
+            let place = slot.placeholder.as_str().as_bytes();
+            key.searched(slot.content).map(move |text| (text.as_bytes(), place))
+        });
+        Redactor::of(pairs)
     }
 
     /// The way out, as loaded.
@@ -422,6 +447,10 @@ impl Keyring {
         let usable = living.usable().await;
         usable.map_err(|problem| slot.problem(living, KeyProblem::Source(problem)))?;
         self.catch_up();
+        if !slot.keys.load().is_latest {
+            // The one before it may have expired.
+            return Err(slot.problem(living, KeyProblem::InPlaceholder));
+        }
         Ok(())
     }
 
@@ -469,7 +498,7 @@ impl logging::Secrets for Keyring {
     fn each(&self, tell: &mut dyn FnMut(&[u8], &[u8])) {
         for slot in self.entries() {
             let keys = slot.keys.load();
-            for key in std::iter::once(&keys.current).chain(&keys.previous) {
+            for key in keys.searched() {
                 let place = slot.placeholder.as_str().as_bytes();
                 key.searched(slot.content).for_each(|text| tell(text.as_bytes(), place));
             }

@@ -12,6 +12,7 @@ mod entry;
 mod finder;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod former;
 mod glance;
 mod handed;
 mod key;

@@ -22,12 +22,12 @@ use super::offers::{self, Switch};
 use super::refuse::deny::refusal;
 use super::refuse::origin::{broken, too_slow, unreachable};
 use super::refuse::{Unsent, failed, unsent};
-use super::respond::{Requested, respond};
+use super::respond::{Keyed, Requested, respond};
 use super::sending::{Broken, Sending};
 use super::trailers::Trailers;
 use super::upload::Upload;
 use crate::audit::Protocol;
-use crate::credential::KeyError;
+use crate::credential::{KeyError, RealKey};
 use crate::proxy::budget::{Allowance, Exceeded};
 use crate::tls::refusal::HandshakeContext;
 use crate::upstream::body::Outgoing;
@@ -52,8 +52,8 @@ struct Ready {
     range: Option<Widened>,
     allowance: Option<Allowance>,
     connection: Connection,
-    /// When its key was taken.
-    keyed: Option<Instant>,
+    /// The key in it.
+    keyed: Option<Keyed>,
 }
 
 /// Sends a request and returns its response.
@@ -71,11 +71,11 @@ pub(super) async fn forward(
         Ok(ready) => ready,
         Err(why) => return Box::pin(unsent(*flight, body, *why)).await,
     };
-    let Ready { head, range, allowance, connection, keyed } = ready;
+    let Ready { head, range, allowance, connection, mut keyed } = ready;
     let upload = upload(&mut flight, body, allowance.clone());
     let sending = upload.sending();
     let request: Request<Outgoing> = Request::from_parts(head, Box::new(upload));
-    match send(&mut flight, &way, connection, request, &sending).await {
+    match send(&mut flight, (&way, connection), request, &sending, &mut keyed).await {
         Ok(response) => {
             sending.answered();
             let asked = Requested { switch: way.switch, upgrade, range, allowance, keyed };
@@ -95,14 +95,15 @@ async fn ready(
     body: &Incoming,
 ) -> Result<Ready, Box<Unsent>> {
     let allowance = allowance(flight, &way.key, body)?;
-    let mut keyed = None;
+    let mut taken = None;
     if let Some(id) = flight.judged.allow.credential {
         let keyring = &flight.judged.rules.keyring;
         keyring.refresh().await;
         keyring.usable(id).await.map_err(|error| unavailable(id, &error))?;
-        keyed = Some(Instant::now());
+        taken = Some(Instant::now());
     }
-    let (head, range) = outgoing(flight, &way.switch).map_err(Unsent::from)?;
+    let (head, range, key) = outgoing(flight, &way.switch).map_err(Unsent::from)?;
+    let keyed = key.zip(taken).map(|(key, taken)| Keyed { key, taken });
     flight.exchange.pause();
     let connection = match connect(flight, way).await {
         Ok(connection) => connection,
@@ -150,9 +151,12 @@ fn allowance(
     }
 }
 
+/// What is sent: the head, the range asked for, and the key in it.
+type Sent = (Parts, Option<Widened>, Option<Arc<RealKey>>);
+
 /// Builds the head for the origin from what was judged. Also returns the requested range, if the
 /// response is to be searched for keys.
-fn outgoing(flight: &Flight<'_>, switch: &Switch) -> Result<(Parts, Option<Widened>), Deny> {
+fn outgoing(flight: &Flight<'_>, switch: &Switch) -> Result<Sent, Deny> {
     let (parts, judged) = (&flight.parts, &flight.judged);
     let credential = judged.allow.credential;
     if let (Switch::Other(protocol), Some(id)) = (switch, credential) {
@@ -169,9 +173,10 @@ fn outgoing(flight: &Flight<'_>, switch: &Switch) -> Result<(Parts, Option<Widen
     join_cookies(&mut head.headers);
     // An upgrade offer applies to one connection only; an accepted one is added again below.
     head.headers.remove(UPGRADE);
+    let mut key = None;
     if let Some(id) = credential {
         let rules = &judged.rules;
-        inject(&mut head, &rules.policy, &rules.keyring, id, &judged.presented).map_err(
+        let set = inject(&mut head, &rules.policy, &rules.keyring, id, &judged.presented).map_err(
             |error| {
                 let message =
                     format!("the credential could not be set, so nothing was sent: {error}");
@@ -179,6 +184,7 @@ fn outgoing(flight: &Flight<'_>, switch: &Switch) -> Result<(Parts, Option<Widen
                 Deny { filter: Filter::Credential, credential: Some(id), ..deny }
             },
         )?;
+        key = Some(set);
     }
     let redactor = judged.rules.keyring.redactor().map_err(|error| {
         refusal(
@@ -191,7 +197,7 @@ fn outgoing(flight: &Flight<'_>, switch: &Switch) -> Result<(Parts, Option<Widen
         head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, protocol);
     }
-    Ok((head, range))
+    Ok((head, range, key))
 }
 
 /// Refuses a protocol in which returned keys could not be found.
@@ -262,10 +268,10 @@ fn upload(flight: &mut Flight<'_>, body: Incoming, allowance: Option<Allowance>)
 /// sent yet, or, for a safe request without a body, if no byte of a response arrived.
 async fn send(
     flight: &mut Flight<'_>,
-    way: &Route,
-    mut connection: Connection,
+    (way, mut connection): (&Route, Connection),
     mut request: Request<Outgoing>,
     sending: &Arc<Sending>,
+    keyed: &mut Option<Keyed>,
 ) -> Result<Response<Answer>, Broken> {
     let (pool, key) = (&flight.context.sandbox.pool, &way.key);
     let limits = *flight.limits();
@@ -300,7 +306,12 @@ async fn send(
                 );
                 let upload =
                     Upload::empty(&flight.exchange, &limits, sending.clone(), &flight.judged.rules);
-                request = Request::from_parts(outgoing(flight, &way.switch)?.0, Box::new(upload));
+                let (head, _, other) = outgoing(flight, &way.switch)?;
+                // It may be another by now.
+                if let (Some(keyed), Some(other)) = (keyed.as_mut(), other) {
+                    keyed.key = other;
+                }
+                request = Request::from_parts(head, Box::new(upload));
                 flight.exchange.pause();
                 pool.renewed(flight.terms(), key, way.h2).await
             }

@@ -12,6 +12,8 @@
 //! digest of it. Entries of `sec-websocket-protocol` in which browser clients send a key are
 //! removed.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, CONNECTION, HeaderName, SEC_WEBSOCKET_PROTOCOL, TE};
@@ -23,7 +25,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
-use crate::credential::{Keyring, Presented, basic};
+use crate::credential::{Keyring, Presented, RealKey, basic};
 
 /// Hop-by-hop fields, whether `connection` names them or not. The caller handles `upgrade`.
 const HOP_BY_HOP: [&str; 7] = [
@@ -60,7 +62,7 @@ pub(crate) enum InjectError {
     Query,
 }
 
-/// Removes every authentication that the client sent and sets the real key.
+/// Removes every authentication that the client sent and sets the real key, which it returns.
 ///
 /// `presented` is what [`Keyring::presented`] returned for this request, before it was changed.
 ///
@@ -72,22 +74,22 @@ pub(crate) fn inject(
     keyring: &Keyring,
     id: CredentialId,
     presented: &Presented,
-) -> Result<(), InjectError> {
+) -> Result<Arc<RealKey>, InjectError> {
     let credential = policy.credentials().get(id.0).ok_or(InjectError::NoKey)?;
     let form = presented.form(id).and_then(|form| credential.forms.get(form));
     let form =
         form.or_else(|| unasked(&credential.forms, parts.uri.path())).ok_or(InjectError::NoKey)?;
     let key = keyring.key(policy, id).ok_or(InjectError::NoKey)?;
-    let key = key.expose();
+    let text = key.expose();
 
     let mut header = match form {
         Form::Header { name, prefix, suffix } => {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| InjectError::Header)?;
-            Some((name, value(&[prefix, key, suffix])?))
+            Some((name, value(&[prefix, text, suffix])?))
         }
         Form::Basic { username } => {
             let user = basic_user(&parts.headers, keyring, id, username);
-            Some((AUTHORIZATION, basic_value(user, key)?))
+            Some((AUTHORIZATION, basic_value(user, text)?))
         }
         Form::Query { .. } => None,
     };
@@ -95,14 +97,14 @@ pub(crate) fn inject(
     strip_hop_by_hop(&mut parts.headers);
     let strip = policy.strip(id);
     strip_headers(&mut parts.headers, strip);
-    let set = form.query().map(|name| (name, key));
+    let set = form.query().map(|name| (name, text));
     if let Some(uri) = with_query(&parts.uri, strip, set)? {
         parts.uri = uri;
     }
     if let Some((name, value)) = header.take() {
         parts.headers.insert(name, value);
     }
-    Ok(())
+    Ok(key)
 }
 
 /// The form for a request without a placeholder: the credential's first, or Basic for git's smart

@@ -1,6 +1,7 @@
 //! Returns the origin's response to the sandbox. A response that breaks HTTP, or that cannot be
 //! searched for keys, is refused; the rest is streamed.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -24,6 +25,7 @@ use super::redact::{BodyError, RedactResponse as _, RedactedBody, SHORT, is_code
 use super::refuse::deny::refusal;
 use super::refuse::{DECISION_HEADER, failed, own, too_many};
 use super::upgrade::{Wires, switch};
+use crate::credential::RealKey;
 use crate::proxy::budget::Allowance;
 use crate::tunnel::pulse::Pulse;
 use crate::upstream::pool::Answer;
@@ -38,8 +40,16 @@ pub(super) struct Requested {
     pub range: Option<Widened>,
     /// How much may still be sent to this host.
     pub allowance: Option<Allowance>,
-    /// When its key was taken.
-    pub keyed: Option<Instant>,
+    /// The key that it carried.
+    pub keyed: Option<Keyed>,
+}
+
+/// The key that a request carried.
+#[derive(Debug)]
+pub(super) struct Keyed {
+    pub key: Arc<RealKey>,
+    /// When it was taken.
+    pub taken: Instant,
 }
 
 /// Passes on the origin's response.
@@ -52,16 +62,17 @@ pub(super) async fn respond(
     response.extensions_mut().remove::<hyper::ext::ReasonPhrase>();
     // Only a credential whose policy passes cookies may log the client in or echo who it is.
     let credential = flight.judged.allow.credential;
-    if let (Some(id), Some(keyed)) = (credential, asked.keyed)
+    if let (Some(id), Some(keyed)) = (credential, &asked.keyed)
         && matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
     {
-        flight.judged.rules.keyring.refused(id, keyed);
+        flight.judged.rules.keyring.refused(id, keyed.taken);
     }
     let cookies = credential.is_none_or(|id| flight.policy().strip(id).passes_cookies());
     if !cookies {
         remove_cookies(response.headers_mut());
     }
-    let redactor = match flight.judged.rules.keyring.redactor() {
+    let sent = credential.zip(asked.keyed.as_ref().map(|keyed| &*keyed.key));
+    let redactor = match flight.judged.rules.keyring.redactor_for(sent) {
         Ok(redactor) => redactor,
         Err(error) => return unsearched(flight, &error.to_string()),
     };

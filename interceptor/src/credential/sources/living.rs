@@ -10,6 +10,7 @@ use interceptor_policy::ExecSource;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::super::former::{self, Former, Formers};
 use super::super::key::RealKey;
 use super::super::readers;
 use super::printed::{self, Printed};
@@ -45,6 +46,8 @@ pub(crate) struct Living {
 #[derive(Debug, Default)]
 struct State {
     value: Option<Value>,
+    /// The keys before it, which are still searched for.
+    former: Formers,
     is_fetching: bool,
     failure: Option<Failure>,
     fetches: u64,
@@ -65,6 +68,8 @@ pub(crate) struct Value {
     fetched: Instant,
     life: Duration,
     until: Option<Timestamp>,
+    /// Whether the source said when it ends.
+    is_told: bool,
 }
 
 /// The attempts that failed since the last key came.
@@ -91,6 +96,14 @@ pub(crate) struct Measured {
 pub(crate) struct Life {
     whole: Duration,
     left: Duration,
+    #[serde(default)]
+    is_told: bool,
+}
+
+impl Life {
+    /// Of a key that has expired.
+    pub(crate) const OVER: Life =
+        Life { whole: Duration::ZERO, left: Duration::ZERO, is_told: false };
 }
 
 /// What a request finds.
@@ -110,11 +123,27 @@ impl Value {
     }
 
     fn left(&self) -> Duration {
-        if self.is_good() {
-            self.life.saturating_sub(self.fetched.elapsed())
-        } else {
-            Duration::ZERO
-        }
+        let left = self.life.saturating_sub(self.fetched.elapsed());
+        let by_clock = self.until.map(|end| end.duration_since(Timestamp::now()));
+        by_clock.map_or(left, |by_clock| left.min(by_clock.try_into().unwrap_or_default()))
+    }
+
+    /// Its life, for another process.
+    pub(crate) fn life(&self) -> Life {
+        Life { whole: self.life, left: self.left(), is_told: self.is_told }
+    }
+
+    /// A key of another process.
+    fn taken(key: &Arc<RealKey>, Life { whole, left, is_told }: Life) -> Value {
+        let now = Instant::now();
+        let fetched = now.checked_sub(whole.saturating_sub(left)).unwrap_or(now);
+        let until = Timestamp::now().checked_add(left).ok();
+        Value { key: key.clone(), version: 0, fetched, life: whole, until, is_told }
+    }
+
+    /// As what it is once another is in use.
+    pub(crate) fn retired(&self) -> Former {
+        Former::of(self.key.clone(), self.left(), self.is_told)
     }
 }
 
@@ -125,6 +154,20 @@ impl Failure {
 }
 
 impl State {
+    /// Puts a key in the place of the one there is, which is searched for still.
+    fn replace(&mut self, value: Value) {
+        if let Some(before) = self.value.replace(value) {
+            self.former.add(before.retired());
+        }
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        if let Some(value) = &self.value {
+            self.former.settle_source(&value.key);
+        }
+    }
+
     fn good(&self) -> Option<&Value> {
         self.value.as_ref().filter(|value| value.is_good())
     }
@@ -186,9 +229,10 @@ impl Living {
         self.version.load(Ordering::Acquire)
     }
 
-    /// The last key that came, expired or not.
-    pub(crate) fn value(&self) -> Option<Value> {
-        self.state().value.clone()
+    /// The last key that came, expired or not, and those before it.
+    pub(crate) fn value(&self) -> Option<(Value, Formers)> {
+        let state = self.state();
+        state.value.clone().map(|value| (value, state.former.clone()))
     }
 
     /// A key that has not expired; fetched if there is none. Waits for it on this thread.
@@ -245,6 +289,10 @@ impl Living {
 
     /// Fetches, and ends what was begun. Its error is logged by the name of the program.
     fn fetch(&self) -> Result<Value, SourceProblem> {
+        // Another key would push one that lives out of the search in answers.
+        if !self.state().former.have_room() {
+            return self.end(Err(SourceProblem::TooMany(former::MOST)));
+        }
         let fetched = catch_unwind(AssertUnwindSafe(|| {
             let printed = self.programs.run(&self.source)?;
             printed::read(printed, &self.source, Timestamp::now())
@@ -257,11 +305,12 @@ impl Living {
         state.is_fetching = false;
         state.fetches += 1;
         let result = match fetched {
-            Ok(Printed { key, life, until }) => {
+            Ok(Printed { key, life, until, is_told }) => {
                 let version = self.version() + 1;
                 let fetched = Instant::now();
-                let value = Value { key: Arc::new(key), version, fetched, life, until };
-                state.value = Some(value.clone());
+                let key = Arc::new(key);
+                let value = Value { key, version, fetched, life, until, is_told };
+                state.replace(value.clone());
                 state.failure = None;
                 self.version.store(version, Ordering::Release);
                 Ok(value)
@@ -339,29 +388,34 @@ impl Living {
         if is_newer || is_soon || state.is_fetching {
             return;
         }
+        state.former.prune();
+        if state.former.len() >= former::MOST_REFUSED {
+            return;
+        }
         state.refused = Some(Instant::now());
         drop(state);
         self.begin();
     }
 
-    /// The life of its key, for another process.
-    pub(crate) fn life(&self) -> Option<Life> {
-        let state = self.state();
-        state.value.as_ref().map(|value| Life { whole: value.life, left: value.left() })
-    }
-
-    /// Takes the key that another process had, unless there is one already.
-    pub(crate) fn take(&self, key: &Arc<RealKey>, life: Life) {
+    /// Takes the key that another process had, and those before it. Of two, the one that lasts
+    /// longer is used, and the other is searched for.
+    pub(crate) fn take(&self, key: &Arc<RealKey>, life: Life, former: Formers) {
+        let taken = Value::taken(key, life);
         let mut state = self.state();
-        if state.value.is_some() {
-            return;
+        state.former.extend(former);
+        match &state.value {
+            Some(value) if value.left() >= taken.left() => {
+                state.former.add(taken.retired());
+                state.settle();
+            }
+            _ => state.replace(taken),
         }
-        let Life { whole, left } = life;
-        let now = Instant::now();
-        let fetched = now.checked_sub(whole.saturating_sub(left)).unwrap_or(now);
-        let until = Timestamp::now().checked_add(left).ok();
-        state.value = Some(Value { key: key.clone(), version: 1, fetched, life: whole, until });
-        self.version.store(1, Ordering::Release);
+        // Whoever has the key already learns of those before it.
+        let version = self.version() + 1;
+        if let Some(value) = &mut state.value {
+            value.version = version;
+        }
+        self.version.store(version, Ordering::Release);
         drop(state);
         due::changed();
     }

@@ -4,8 +4,10 @@
 //! A [`Living`] source is shared by all sandboxes whose policies name it and that read it with the
 //! same rights. It is fetched once for all who wait, again at four fifths of its key's life, and
 //! once after an origin refused the key. The last good key is used until it expires; after that,
-//! requests fail with the source's error. A fetch has a thread to itself, since it waits for
-//! programs. What fetches is given from outside ([`Programs`]); here is no process and no socket.
+//! requests fail with the source's error. The keys before it are kept for the search in answers,
+//! and none that has not expired makes room for another. A fetch has a thread to itself, since it
+//! waits for programs. What fetches is given from outside ([`Programs`]); here is no process and no
+//! socket.
 
 mod due;
 mod living;

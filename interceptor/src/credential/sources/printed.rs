@@ -17,8 +17,10 @@ use crate::ipc::Secret;
 pub(super) struct Printed {
     pub(super) key: RealKey,
     pub(super) life: Duration,
-    /// When it ends by the clock, if it says so.
+    /// When it ends by the clock, which goes on while the machine sleeps.
     pub(super) until: Option<Timestamp>,
+    /// Whether the source said when it ends.
+    pub(super) is_told: bool,
 }
 
 impl From<KeyProblem> for SourceProblem {
@@ -101,13 +103,17 @@ pub(super) fn read(
     source: &ExecSource,
     now: Timestamp,
 ) -> Result<Printed, SourceProblem> {
+    let untold = |key: RealKey| {
+        let until = now.checked_add(source.ttl).ok();
+        Printed { key, life: source.ttl, until, is_told: false }
+    };
     if !text.trim_ascii_start().starts_with(b"{") {
-        return Ok(Printed { key: RealKey::parse(text)?, life: source.ttl, until: None });
+        return Ok(untold(RealKey::parse(text)?));
     }
     let (secret, end) = recognised(&text)?;
     let key = RealKey::parse(Zeroizing::new(secret.expose().as_bytes().to_vec()))?;
     let left = match end {
-        End::Never => return Ok(Printed { key, life: source.ttl, until: None }),
+        End::Never => return Ok(untold(key)),
         End::In(seconds) => seconds,
         End::At(at) => at.duration_since(now).as_secs_f64(),
     };
@@ -119,7 +125,7 @@ pub(super) fn read(
         End::At(at) => Some(at),
         _ => now.checked_add(life).ok(),
     };
-    Ok(Printed { key, life, until })
+    Ok(Printed { key, life, until, is_told: true })
 }
 
 /// Whatever is wrong with a text, an error of the parser may quote it.

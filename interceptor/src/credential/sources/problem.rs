@@ -38,6 +38,9 @@ pub enum SourceProblem {
     /// Its key had expired before it came.
     #[error("gave a key that has expired")]
     Expired,
+    /// Too many of its keys live already.
+    #[error("gave {0} other keys that have not expired yet")]
+    TooMany(usize),
     /// It is no key.
     #[error("gave what is no key: it {0}")]
     Key(String),

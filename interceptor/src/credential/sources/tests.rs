@@ -1,3 +1,5 @@
+mod former;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -176,7 +178,7 @@ fn a_key_is_fetched_again_ahead_of_its_end_and_the_last_good_one_serves_until_th
     }
     answers.send(Ok("sk-second".to_owned())).unwrap();
     until(|| living.version() > first.version);
-    assert_eq!(living.value().unwrap().key.expose(), "sk-second");
+    assert_eq!(living.value().unwrap().0.key.expose(), "sk-second");
     assert!(played.runs.load(Ordering::SeqCst) >= 3);
     drop(answers);
 }
@@ -206,7 +208,7 @@ async fn an_expired_key_is_waited_for_and_its_failure_told_to_all_who_wait() {
     answers.send(Ok(r#"{"access_token":"sk-later","expires_in":1000000}"#.to_owned())).unwrap();
     until(|| living.measure().1.left > Some(Duration::ZERO));
     assert_eq!(living.usable().await, Ok(()));
-    assert_eq!(living.value().unwrap().key.expose(), "sk-later");
+    assert_eq!(living.value().unwrap().0.key.expose(), "sk-later");
 }
 
 #[tokio::test]
@@ -225,7 +227,7 @@ async fn an_origin_that_refuses_the_key_has_another_fetched_once() {
     // The next request waits for it, for a while.
     assert_eq!(living.usable().await, Ok(()));
     until(|| living.version() > first.version);
-    assert_eq!(living.value().unwrap().key.expose(), "sk-fresh");
+    assert_eq!(living.value().unwrap().0.key.expose(), "sk-fresh");
     assert_eq!(living.version(), first.version + 1);
     // A sandbox can provoke such answers.
     (0..10).for_each(|_| living.refused(Instant::now()));

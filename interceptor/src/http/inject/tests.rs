@@ -293,7 +293,7 @@ fn c9_without_its_key_no_request_is_made() {
     let mut parts = request("/v1", &[("authorization", format!("Bearer {ph}"))]);
     let id = case.policy.credential_named("google").unwrap();
     assert_eq!(
-        inject(&mut parts, &case.policy, &empty, id, &Presented::default()),
+        inject(&mut parts, &case.policy, &empty, id, &Presented::default()).map(|_| ()),
         Err(InjectError::NoKey)
     );
     // The keyring of another policy has a different key at this index.
@@ -303,11 +303,12 @@ fn c9_without_its_key_no_request_is_made() {
     let anthropic = case.policy.credential_named("anthropic").unwrap();
     assert_eq!(anthropic, CredentialId(0));
     assert_eq!(
-        inject(&mut parts, &case.policy, &other, anthropic, &Presented::default()),
+        inject(&mut parts, &case.policy, &other, anthropic, &Presented::default()).map(|_| ()),
         Err(InjectError::NoKey)
     );
     assert_eq!(
-        inject(&mut parts, &case.policy, &case.keyring, CredentialId(99), &Presented::default()),
+        inject(&mut parts, &case.policy, &case.keyring, CredentialId(99), &Presented::default())
+            .map(|_| ()),
         Err(InjectError::NoKey)
     );
 }
