@@ -66,12 +66,14 @@ fn an_upload_goes_on_after_its_answer() {
 s = tls(); s.sendall(f'POST /v1/x/lab/eager HTTP/1.1\r\nhost: {HOST}\r\n'
                      'content-length: 300003\r\n\r\nabc'.encode())
 f = s.makefile('rb'); print(whole(f)); time.sleep(.3)
-s.sendall(b'x' * 300000 + f'GET /v1/next HTTP/1.1\r\nhost: {HOST}\r\n\r\n'.encode())
+s.sendall(b'x' * 300000); time.sleep(1)
+s.sendall(f'GET /v1/next HTTP/1.1\r\nhost: {HOST}\r\n\r\n'.encode())
 print(whole(f))";
     let over_h2 = r"
 h = H2(); h.head(1, block(b'POST', b'/v1/x/lab/eager')); h.data(1, b'abc'); print(h.answer(1))
 time.sleep(.3)
 for n in range(30): h.data(1, b'x' * 10000, end=n == 29)
+time.sleep(1)
 h.head(3, block(b'GET', b'/v1/next'), end=True); print(h.answer(3)[0])";
     for way in [over_h1, over_h2] {
         for protocols in [&["http/1.1"][..], &["h2"]] {
