@@ -34,7 +34,7 @@ use async_compression::tokio::write::{BrotliEncoder, GzipEncoder, ZlibEncoder, Z
 use aws_lc_rs::digest;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, Version};
 use tokio::io::AsyncWriteExt;
 
 use super::Shared;
@@ -197,11 +197,17 @@ fn unescaped(text: &str) -> String {
 /// Reads the body, keeping at most 16 MiB of it, and records its length, hash and trailers.
 async fn read(request: Request<Incoming>, number: usize, shared: &Shared) -> Vec<u8> {
     const KEPT: usize = 16 << 20;
+    // hyper tells of the end of a body that outlasts its answer with the next request only.
+    let announced = (request.version() <= Version::HTTP_11)
+        .then(|| request.headers().get("content-length")?.to_str().ok()?.parse().ok())
+        .flatten();
     let mut body = request.into_body();
     let mut kept = Vec::new();
     let mut hash = digest::Context::new(&digest::SHA256);
     let (mut length, mut trailers) = (0, vec![]);
-    while let Some(frame) = body.frame().await {
+    while announced != Some(length)
+        && let Some(frame) = body.frame().await
+    {
         // A body that the client aborted has no end in the records.
         let Ok(frame) = frame else { return kept };
         match frame.into_data() {
