@@ -116,29 +116,12 @@ pub(crate) fn answer_of(text: &str) -> Result<Answer, String> {
     request_body(content = ApprovalAnswer),
     responses(
         (status = 200, description = "It is decided", body = ApprovalDecided),
-        (
-            status = 400,
-            description = "The body is not such an answer",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
-        (
-            status = 404,
-            description = "There is no such question",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
-        (
-            status = 409,
-            description = "It is decided already, or its policy was replaced",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
+        (status = 400, description = "The body is not such an answer"),
+        (status = 404, description = "There is no such question"),
+        (status = 409, description = "It is decided already, or its policy was replaced"),
         (
             status = 422,
             description = "The patch is none of the question's, or the terms have no end",
-            body = ApiProblem,
-            content_type = "application/problem+json",
         ),
     )
 )]

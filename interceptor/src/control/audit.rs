@@ -58,18 +58,8 @@ pub(super) enum Decision {
             body = String,
             content_type = "text/event-stream",
         ),
-        (
-            status = 400,
-            description = "A filter is not valid",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
-        (
-            status = 404,
-            description = "There is no such sandbox",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
+        (status = 400, description = "A filter is not valid"),
+        (status = 404, description = "There is no such sandbox"),
     )
 )]
 pub(super) async fn follow(

@@ -23,12 +23,7 @@ use crate::fleet::{Fleet, FleetError, LeaseError, LeaseView, ScopeError, Terms};
     params(("id" = String, Path, description = "The sandbox's id")),
     responses(
         (status = 200, description = "The leases in force", body = Vec<Lease>),
-        (
-            status = 404,
-            description = "There is no such sandbox",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
+        (status = 404, description = "There is no such sandbox"),
     )
 )]
 pub(super) async fn list(
@@ -50,30 +45,13 @@ pub(super) async fn list(
     request_body(content = NewLease),
     responses(
         (status = 201, description = "The lease is in force", body = Lease),
-        (
-            status = 400,
-            description = "The body is not such a request",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
+        (status = 400, description = "The body is not such a request"),
         (
             status = 403,
             description = "The policy is an operator's, and the sandbox a run without sudo",
-            body = ApiProblem,
-            content_type = "application/problem+json",
         ),
-        (
-            status = 404,
-            description = "There is no such sandbox",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
-        (
-            status = 422,
-            description = "The patch does not fit the policy, or the lease has no end",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
+        (status = 404, description = "There is no such sandbox"),
+        (status = 422, description = "The patch does not fit the policy, or the lease has no end"),
     )
 )]
 pub(super) async fn give(
@@ -103,12 +81,7 @@ pub(super) async fn give(
     ),
     responses(
         (status = 204, description = "It is revoked"),
-        (
-            status = 404,
-            description = "There is no such sandbox or lease",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
+        (status = 404, description = "There is no such sandbox or lease"),
     )
 )]
 pub(super) async fn revoke(

@@ -6,7 +6,9 @@ use axum::response::IntoResponse;
 use interceptor_policy::json_schema;
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{Info, OpenApi};
+use utoipa::{PartialSchema as _, ToSchema as _};
 
+use super::problem::ApiProblem;
 use super::shared::Control;
 
 /// The document as text.
@@ -18,10 +20,15 @@ pub(super) fn document(mut described: OpenApi) -> String {
             .to_owned(),
     );
     described.info = info;
+    let schemas = &mut described.components.get_or_insert_default().schemas;
+    let mut problem = vec![(ApiProblem::name().into(), ApiProblem::schema())];
+    ApiProblem::schemas(&mut problem);
+    schemas.extend(problem);
     // Both consist of serialisable types, so neither fails.
     let mut document = serde_json::to_value(&described).unwrap_or_default();
     let policy = serde_json::from_str(&json_schema()).unwrap_or_default();
     add_policy(&mut document, policy);
+    add_problem(&mut document["paths"]);
     document.to_string()
 }
 
@@ -59,6 +66,19 @@ fn add_policy(document: &mut Value, mut policy: Value) {
         let asked = document["paths"][path].get_mut(method);
         if let Some(body) = asked.and_then(|asked| asked.get_mut("requestBody")) {
             body["content"] = content(name);
+        }
+    }
+}
+
+/// Adds the problem document to every error: the handlers only say when there is which.
+fn add_problem(paths: &mut Value) {
+    let methods = paths.as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
+    let described = methods.filter_map(Value::as_object_mut).flat_map(|path| path.values_mut());
+    let all = described.filter_map(|method| method["responses"].as_object_mut());
+    for (status, response) in all.flatten() {
+        if status.starts_with(['4', '5']) {
+            let schema = json!({ "$ref": "#/components/schemas/Problem" });
+            response["content"] = json!({ "application/problem+json": { "schema": schema } });
         }
     }
 }
@@ -135,6 +155,9 @@ mod tests {
         ] {
             assert!(new[field].is_object(), "{field} in {new}");
         }
+        let refused = &document["paths"]["/v1/sandboxes"]["post"]["responses"]["409"];
+        let schema = &refused["content"]["application/problem+json"]["schema"]["$ref"];
+        assert_eq!(schema, "#/components/schemas/Problem");
         let mut references = 0;
         for (at, _) in text.match_indices("\"$ref\":\"#") {
             let reference = text[at + 9..].split('"').next().unwrap();

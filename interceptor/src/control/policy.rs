@@ -32,30 +32,10 @@ pub(super) struct Replace {
     request_body(content = serde_json::Value, description = "A policy document"),
     responses(
         (status = 200, description = "The policy was replaced", body = SandboxDetails),
-        (
-            status = 400,
-            description = "The body is not JSON",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
-        (
-            status = 404,
-            description = "There is no such sandbox",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
-        (
-            status = 413,
-            description = "The body is too large",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
-        (
-            status = 422,
-            description = "The document is not valid",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
+        (status = 400, description = "The body is not JSON"),
+        (status = 404, description = "There is no such sandbox"),
+        (status = 413, description = "The body is too large"),
+        (status = 422, description = "The document is not valid"),
     )
 )]
 pub(super) async fn replace(
@@ -81,18 +61,8 @@ pub(super) async fn replace(
     params(("id" = String, Path, description = "The sandbox's id")),
     responses(
         (status = 200, description = "The policy is as its file says", body = SandboxDetails),
-        (
-            status = 404,
-            description = "There is no such sandbox",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
-        (
-            status = 422,
-            description = "The file is not valid",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
+        (status = 404, description = "There is no such sandbox"),
+        (status = 422, description = "The file is not valid"),
     )
 )]
 pub(super) async fn reload(

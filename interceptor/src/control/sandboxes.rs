@@ -41,30 +41,10 @@ use crate::sandbox::{environment, trust};
             body = CreatedSandbox,
             headers(("location" = String, description = "The sandbox's URL path")),
         ),
-        (
-            status = 400,
-            description = "The body is not JSON",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
-        (
-            status = 409,
-            description = "The cgroup or the id is taken",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
-        (
-            status = 413,
-            description = "The body is too large",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
-        (
-            status = 422,
-            description = "The document is not valid",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
+        (status = 400, description = "The body is not JSON"),
+        (status = 409, description = "The cgroup or the id is taken"),
+        (status = 413, description = "The body is too large"),
+        (status = 422, description = "The document is not valid"),
     )
 )]
 pub(super) async fn create(
@@ -100,12 +80,7 @@ pub(super) async fn list(State(fleet): State<Arc<Fleet>>) -> Json<SandboxList> {
     params(("id" = String, Path, description = "The sandbox's id")),
     responses(
         (status = 200, description = "The sandbox", body = SandboxDetails),
-        (
-            status = 404,
-            description = "There is none",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
+        (status = 404, description = "There is none"),
     )
 )]
 pub(super) async fn show(
@@ -124,12 +99,7 @@ pub(super) async fn show(
     params(("id" = String, Path, description = "The sandbox's id")),
     responses(
         (status = 204, description = "The sandbox was deleted"),
-        (
-            status = 404,
-            description = "There is none",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
+        (status = 404, description = "There is none"),
     )
 )]
 pub(super) async fn remove(

@@ -23,18 +23,8 @@ use crate::takeover::{PROTOCOL, give};
     tag = "daemon",
     responses(
         (status = 101, description = "The hand-over begins"),
-        (
-            status = 403,
-            description = "The peer is not root, or runs another program",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
-        (
-            status = 426,
-            description = "`Upgrade: interceptor-takeover` is missing",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
+        (status = 403, description = "The peer is not root, or runs another program"),
+        (status = 426, description = "`Upgrade: interceptor-takeover` is missing"),
     )
 )]
 pub(super) async fn take_over(

@@ -18,12 +18,7 @@ use crate::entrance::{Entrance, TOKEN_LIFE};
     tag = "page",
     responses(
         (status = 200, description = "Where it is", body = PageAddress),
-        (
-            status = 404,
-            description = "There is no page",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
+        (status = 404, description = "There is no page"),
     )
 )]
 pub(super) async fn show(State(control): State<Control>) -> Result<Json<PageAddress>, ApiProblem> {
@@ -39,12 +34,7 @@ pub(super) async fn show(State(control): State<Control>) -> Result<Json<PageAddr
     tag = "page",
     responses(
         (status = 201, description = "The address", body = PageInvitation),
-        (
-            status = 404,
-            description = "There is no page",
-            body = ApiProblem,
-            content_type = "application/problem+json",
-        ),
+        (status = 404, description = "There is no page"),
     )
 )]
 pub(super) async fn invite(
