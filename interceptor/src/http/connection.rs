@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use http::{Response, StatusCode};
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -200,7 +201,7 @@ where
         }
         tally.served();
         // Boxed, because a stream moves several times on its way to its task.
-        Box::pin(handle(context.clone(), request))
+        Box::pin(tallied(tally.clone(), handle(context.clone(), request)))
     });
     let connection = Box::pin(
         http2_builder(streams, most_bytes).serve_connection(TokioIo::new(stream), service),
@@ -243,6 +244,19 @@ where
             () = ends => {}
         }
     }
+}
+
+/// Tells the watch of the frames of an error before the client can know of it.
+async fn tallied<B, E>(
+    tally: Tally,
+    answered: impl Future<Output = Result<Response<B>, E>>,
+) -> Result<Response<B>, E> {
+    let answered = answered.await;
+    let is_error = |status: StatusCode| status.is_client_error() || status.is_server_error();
+    if answered.as_ref().is_ok_and(|answer| is_error(answer.status())) {
+        tally.errs();
+    }
+    answered
 }
 
 /// Waits until an HTTP/2 connection must say that its requests are the last: another process serves

@@ -7,9 +7,11 @@
 //!
 //! - `scan`: parses frames.
 //! - `tally`: what became of each head.
+//! - `early`: lets a response end before its request.
 //! - `reply`, `window`: a response, and the flow-control window for it.
 //! - `unfinished`: limits what incomplete heads cost.
 
+mod early;
 mod reply;
 mod scan;
 mod tally;
@@ -30,6 +32,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::linger::Linger;
 use crate::wrapped::{Data, Wrapper, inner, write_through};
 
+use early::Early;
 use scan::{
     COMPRESSION_ERROR, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame,
     GOAWAY, HEAD, HEADERS, PREFACE, REFUSED_STREAM, RST_STREAM, SETTINGS, Scan, WINDOW_UPDATE,
@@ -59,6 +62,7 @@ pub(super) struct Frames<S> {
     counts: bool,
     /// Streams with a response in progress; a further head on one of them is its trailers.
     answers: Vec<u32>,
+    early: Early,
     unfinished: Unfinished,
     window: Window,
     explain: Explain,
@@ -98,6 +102,7 @@ impl<S> Frames<S> {
             opened: 0,
             counts: false,
             answers: Vec::new(),
+            early: Early::default(),
             unfinished,
             window: Window::new(),
             explain,
@@ -159,20 +164,25 @@ impl<S> Frames<S> {
     }
 
     fn went(&mut self, bytes: &[u8]) {
-        let Frames { tally, to, answers, window, .. } = self;
+        let Frames { tally, to, answers, early, window, .. } = self;
         let mut tally = tally.lock();
         tally.blocked = false;
+        let mut over = |answers: &mut Vec<u32>, stream| {
+            answers.retain(|answer| *answer != stream);
+            early.over(stream);
+        };
         to.take(bytes, |frame| match frame.kind {
             DATA => {
                 window.spent(frame.length);
                 if frame.flags & END_STREAM != 0 {
-                    answers.retain(|stream| *stream != frame.stream);
+                    over(answers, frame.stream);
                 }
             }
             HEADERS => {
                 tally.too_large += u64::from(is_bare(answers, frame));
-                answers.retain(|stream| *stream != frame.stream);
-                if frame.flags & END_STREAM == 0 {
+                if frame.flags & END_STREAM != 0 {
+                    over(answers, frame.stream);
+                } else if !answers.contains(&frame.stream) {
                     if answers.len() == MOST_ANSWERS {
                         answers.remove(0);
                     }
@@ -182,7 +192,7 @@ impl<S> Frames<S> {
             RST_STREAM => {
                 let is_refused = number(frame.seen, 0) == Some(REFUSED_STREAM);
                 tally.refused += u64::from(is_refused);
-                answers.retain(|stream| *stream != frame.stream);
+                over(answers, frame.stream);
             }
             GOAWAY => {
                 tally.last = number(frame.seen, 0).map(|last| last & 0x7fff_ffff);
@@ -330,8 +340,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
             this.unfinished.judged();
         }
         let before = out.filled().len();
-        let polled = Pin::new(&mut this.stream).poll_read(cx, out);
+        let polled = this.early.poll_read(&mut this.stream, cx, out);
         if out.filled().len() > before {
+            if !this.answers.is_empty()
+                && let Some(erred) = this.tally.erred()
+                && this.early.keep(out, before, (&this.from, &this.answers), erred, cx)
+            {
+                return Poll::Pending;
+            }
             this.came(&mut out.filled_mut()[before..])?;
         } else if polled.is_pending() {
             return this.unfinished.wait(cx);

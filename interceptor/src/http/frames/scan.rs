@@ -109,6 +109,27 @@ impl Scan {
         }
     }
 
+    /// The first of the frames whose header ends in the next `bytes` that is `wanted`, by kind,
+    /// flags and stream: the offset of its first byte in them, and its stream.
+    pub(super) fn find(
+        &self,
+        bytes: &[u8],
+        wanted: impl Fn(u8, u8, u32) -> bool,
+    ) -> Option<(usize, u32)> {
+        let begun = if self.read == HEAD { 0 } else { self.read };
+        let (mut head, mut known) = (self.head, begun);
+        let mut at = if self.read == HEAD { self.left } else { self.skip };
+        loop {
+            let missing = HEAD - known;
+            head[known..].copy_from_slice(bytes.get(at..at + missing)?);
+            if wanted(head[3], head[4], stream(&head)) {
+                return Some((at, stream(&head)));
+            }
+            at += missing + length(&head);
+            known = 0;
+        }
+    }
+
     fn stream(&self) -> u32 {
         stream(&self.head)
     }

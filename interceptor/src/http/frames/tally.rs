@@ -7,6 +7,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::scan::ENHANCE_YOUR_CALM;
 
 /// What was seen on a connection.
@@ -32,6 +34,8 @@ pub(super) struct Counts {
     pub(super) code: u32,
     /// How long the latest refusal here said to wait.
     turn: Duration,
+    /// When a request was last answered with an error.
+    erred: Option<Instant>,
 }
 
 /// Heads that became no request.
@@ -56,6 +60,16 @@ impl Tally {
     /// A request was made from a head.
     pub(in crate::http) fn served(&self) {
         self.lock().served += 1;
+    }
+
+    /// A request is about to be answered with an error.
+    pub(in crate::http) fn errs(&self) {
+        self.lock().erred = Some(Instant::now());
+    }
+
+    /// When a request was last answered with an error.
+    pub(super) fn erred(&self) -> Option<Instant> {
+        self.lock().erred
     }
 
     /// Notes that a head was answered and recorded here, and how long to wait before reading more.

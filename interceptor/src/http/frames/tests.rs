@@ -293,3 +293,51 @@ async fn a_head_that_is_not_whole_has_a_place_and_a_time() {
     assert_eq!(overdue.kind(), io::ErrorKind::TimedOut);
     assert_eq!(activity.limit(), Some(Reason::LimitExceeded), "the first one counts");
 }
+
+/// Reads what comes within 10 ms, `most` bytes at a time.
+async fn read_now<S: AsyncRead + Unpin>(frames: &mut Frames<S>, most: usize) -> Vec<u8> {
+    use tokio::io::AsyncReadExt as _;
+    let (mut got, mut sink) = (Vec::new(), vec![0; most]);
+    let within = Duration::from_millis(10);
+    while let Ok(count) = tokio::time::timeout(within, frames.read(&mut sink)).await {
+        got.extend_from_slice(&sink[..count.unwrap()]);
+    }
+    got
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_request_waits_for_the_end_of_its_error() {
+    use tokio::io::AsyncWriteExt as _;
+    let begun = connection(&[frame(HEADERS, END_HEADERS, 1, b"x"), frame(DATA, 0, 1, b"abc")]);
+    let ends = frame(DATA, END_STREAM, 1, b"");
+    let other = frame(DATA, END_STREAM, 3, b"");
+    let rest = [ends.clone(), other, frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])].concat();
+    let answer = frame(HEADERS, END_HEADERS, 1, b"\x88\x61\x01a");
+    let over = frame(DATA, END_STREAM, 1, b"no");
+    for most in [1, 5, 12, 1000] {
+        for (errs, ends_within, waits) in
+            [(true, true, true), (true, false, true), (false, true, false)]
+        {
+            let (ours, mut theirs) = tokio::io::duplex(4096);
+            let (mut frames, tally) = read_along(ours);
+            theirs.write_all(&begun).await.unwrap();
+            assert_eq!(read_now(&mut frames, most).await, begun);
+            tally.served();
+            if errs {
+                tally.errs();
+            }
+            frames.write_all(&answer).await.unwrap();
+            theirs.write_all(&rest).await.unwrap();
+            let mut got = read_now(&mut frames, most).await;
+            let is_held = got.len() < ends.len();
+            assert_eq!(is_held, waits, "{most} {errs}: {got:?}");
+            if ends_within {
+                frames.write_all(&over).await.unwrap();
+            } else {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            got.extend(read_now(&mut frames, most).await);
+            assert_eq!(got, rest, "{most} {errs} {ends_within}");
+        }
+    }
+}
