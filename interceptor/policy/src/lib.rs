@@ -95,6 +95,7 @@ pub mod redact;
 mod report;
 mod request;
 mod schema;
+mod service_url;
 mod strip;
 mod way_out;
 mod written;
@@ -141,6 +142,7 @@ pub use recorded::{Recorded, Subject, Traffic, is_synthetic};
 pub use report::{Report, check, check_besides};
 pub use request::{Request, Scheme};
 pub use schema::json_schema;
+pub use service_url::{ServiceUrl, ServiceUrlError};
 pub use strip::{Keeps, Strip, is_method_override, query_overrides, resembles_framing};
 pub use way_out::{Direct, NoProxy, Proxy, WayOut, is_localhost};
 
