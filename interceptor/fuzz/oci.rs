@@ -8,8 +8,17 @@ mod config;
 #[path = "../src/oci/error.rs"]
 mod error;
 #[allow(dead_code, unreachable_pub, reason = "the target uses a part")]
+#[path = "../src/oci/filter.rs"]
+mod filter;
+#[allow(dead_code, unreachable_pub, reason = "the target uses a part")]
 #[path = "../src/oci/input.rs"]
 mod input;
+#[allow(dead_code, unreachable_pub, reason = "the target uses a part")]
+#[path = "../src/oci/judge.rs"]
+mod judge;
+#[allow(dead_code, unreachable_pub, reason = "the target uses a part")]
+#[path = "../src/oci/names.rs"]
+mod names;
 #[allow(dead_code, unreachable_pub, reason = "the target uses a part")]
 #[path = "../src/oci/seccomp.rs"]
 mod seccomp;
@@ -20,6 +29,10 @@ use serde_json::Value;
 
 use error::{Attempt, OciError};
 use input::Input;
+
+// As in the product's module.
+const RUNTIME: &str = "oci-runtime";
+const SANDBOX: &str = "io.interceptor.sandbox";
 
 /// Checks one input of the hook.
 ///
@@ -39,6 +52,17 @@ pub fn check(data: &[u8]) {
 }
 
 fn check_config(mut config: config::Config) {
+    // A bundle may be edited again.
+    let mut wrapped = config.clone();
+    let mut edit = || {
+        wrapped.restore();
+        wrapped.give_filter();
+        wrapped.narrow_sockets();
+        let judged = wrapped.judge(false).is_ok();
+        let _ = wrapped.call("createRuntime", Path::new("/bin/true"), &[]);
+        (judged, wrapped.is_hooked())
+    };
+    assert_eq!(edit(), edit());
     config.narrow_sockets();
     let judged = config.judge(false).is_ok();
     let before: Value = serde_json::from_str(&config.to_json()).expect("JSON");
@@ -46,7 +70,8 @@ fn check_config(mut config: config::Config) {
         let namespaces = before["linux"]["namespaces"].as_array().expect("a list");
         assert!(namespaces.iter().any(|one| one["type"] == "mount"));
         assert!(!before["process"]["capabilities"].to_string().contains("\"CAP_SYS_ADMIN\""));
-        assert!(seccomp::is_narrow(&before["linux"]["seccomp"]));
+        let profile = &before["linux"]["seccomp"];
+        assert!(seccomp::is_narrow(profile) || *profile == filter::own());
         assert!(config.judge(true).is_ok());
     }
     let _ = (config.root(None), config.root(Some(Path::new("/b"))), config.has_own_network());

@@ -8,7 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output as Finished, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::engines::root_of;
 use crate::lab::{Lab, Run, Sweep};
 use crate::outcome::Outcome;
 use crate::running::{Output, Running, processes};
@@ -117,23 +118,7 @@ impl<'lab> Engine<'lab> {
 
     fn image(&self) {
         let root = self.path("rootfs");
-        for name in ["etc/ssl/certs", "usr", "tmp", "work", "proc", "sys", "dev", "run"] {
-            fs::create_dir_all(root.join(name)).expect("own directory");
-        }
-        for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
-            if fs::symlink_metadata(Path::new("/").join(name)).is_ok() {
-                symlink(format!("usr/{name}"), root.join(name)).expect("own directory");
-            }
-        }
-        fs::write(
-            root.join("etc/passwd"),
-            "root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000:user:/tmp:/bin/sh\n",
-        )
-        .expect("own directory");
-        fs::write(root.join("etc/ssl/certs/ca-certificates.crt"), self.lab.ca().pem())
-            .expect("own directory");
-        fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777))
-            .expect("own directory");
+        root_of(self.lab, &root);
         let archive = self.path("image.tar");
         let made =
             Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".").status();

@@ -8,7 +8,8 @@
 //! - [`origin`]: the "internet": a TLS and a plain HTTP origin that record the requests they
 //!   parsed, and listeners that must receive nothing;
 //! - [`ca`]: the CA that issues the origins' certificates, and certificates nobody should accept;
-//! - [`container`]: podman containers with the hook installed;
+//! - [`container`]: podman containers with the hook installed; [`engines`]: a host for runtimes and
+//!   other engines;
 //! - [`bpf`]: attacks on a cgroup's programs;
 //! - [`audit`], [`canary`]: reading the audit file, and searching for a key, for the oracles;
 //! - [`clients`]: stock clients, installed once, and the conversation that each has with the
@@ -36,6 +37,7 @@ pub mod clients;
 pub mod container;
 pub mod conversing;
 pub mod daemon;
+pub mod engines;
 pub mod fleet;
 pub mod guest;
 pub mod host;

@@ -86,6 +86,9 @@ const FOR_TESTS: &[Package] = &[
     package("podman", Sign::Program("podman"), "containers"),
     // Podman recommends it. Another runtime would do for Podman but not for the hook tests.
     package("crun", Sign::Program("crun"), "containers"),
+    package("runc", Sign::Program("runc"), "containers"),
+    package("docker.io", Sign::Program("dockerd"), "containers"),
+    package("containerd", Sign::Program("ctr"), "containers"),
     // Not on any `PATH`.
     package("conmon", Sign::File("/usr/bin/conmon"), "containers"),
 ];

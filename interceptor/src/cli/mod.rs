@@ -32,6 +32,9 @@ mod meanwhile;
 pub mod members;
 mod notify;
 pub mod oci_hook;
+mod oci_refusal;
+pub mod oci_runtime;
+mod oci_shared;
 mod oci_supervisor;
 mod perform;
 mod permits;
@@ -117,6 +120,8 @@ pub enum Command {
     Attach(attach::Attach),
     /// Enforces policies on containers before they start; an OCI hook, called by container engines.
     OciHook(oci_hook::OciHook),
+    /// Wraps runc or crun, so that containers start under enforcement or not at all.
+    OciRuntime(oci_runtime::OciRuntime),
     /// Runs the daemon: many sandboxes, with a control API on a unix socket.
     Serve(serve::Serve),
     /// The first process of a sandbox; started by `run`, not by people.
@@ -160,7 +165,11 @@ pub fn main() -> ExitCode {
         return members::supervisor::start();
     }
     completions::answer(Cli::command);
-    let cli = match Cli::try_parse() {
+    let parsed = match oci_runtime::by_name() {
+        Some(arguments) => Cli::try_parse_from(arguments),
+        None => Cli::try_parse(),
+    };
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return usage(error),
     };
@@ -176,6 +185,7 @@ pub fn main() -> ExitCode {
             | Command::Attach(_)
             | Command::Serve(_)
             | Command::OciHook(_)
+            | Command::OciRuntime(_)
             | Command::MemberDoor(_)
             | Command::MemberRun(_)
     );
@@ -209,6 +219,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Ps(arguments) => ps::run(arguments),
         Command::Attach(arguments) => attach::run(arguments),
         Command::OciHook(arguments) => oci_hook::run(arguments),
+        Command::OciRuntime(arguments) => oci_runtime::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::SandboxInit(arguments) => sandbox_init::run(arguments),
         Command::MemberDoor(arguments) => members::door::run(arguments),

@@ -171,8 +171,7 @@ impl Supervisor {
         let deadline = Instant::now() + UNCLAIMED;
         loop {
             // Checked before reading requests: one may arrive just before the deadline.
-            let is_over =
-                Instant::now() > deadline || !Path::new(&format!("/proc/{}", self.caller)).exists();
+            let is_over = Instant::now() > deadline || has_ended(self.caller);
             if let Some(next) = next(&self.listener, None)? {
                 return Ok(next);
             }
@@ -237,7 +236,7 @@ impl Supervisor {
         // If the hook is gone, the container does not start, and its cgroup soon empties.
         let _ = talk::send(&stream, &Reply::Enforcing);
         drop(stream);
-        let last = until_the_end(&listener, &cgroup);
+        let last = until_the_end(&listener, &cgroup, &|ask| about(ask, &id, &enforced));
         enforced.end(tokio.handle());
         tokio.block_on(audit.shutdown());
         drop((cgroup, kept));
@@ -308,6 +307,13 @@ fn attach(to: &Attaching<'_>, rules: LoadedPolicy) -> anyhow::Result<Enforced> {
     Ok(enforced)
 }
 
+/// Whether a process has ended, also if nobody has reaped it (proc_pid_stat(5)).
+fn has_ended(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_none_or(|state| matches!(state, 'Z' | 'X'))
+}
+
 /// The network namespace of a process; `None` if it is ours.
 fn network_namespace(pid: i32) -> anyhow::Result<Option<OwnedFd>> {
     let path = format!("/proc/{pid}/ns/net");
@@ -317,9 +323,32 @@ fn network_namespace(pid: i32) -> anyhow::Result<Option<OwnedFd>> {
     Ok(((own.dev(), own.ino()) != (other.dev(), other.ino())).then(|| namespace.into()))
 }
 
-/// Waits until the container's cgroup is empty. Returns the connection that asked for the end, to
-/// be answered later.
-fn until_the_end(listener: &UnixListener, cgroup: &ContainerCgroup) -> Option<UnixStream> {
+/// Answers a question about an enforced container.
+fn about(asked: Ask, id: &str, enforced: &Enforced) -> Reply {
+    match asked {
+        Ask::Status => Reply::Enforcing,
+        Ask::Exec { environment } => {
+            let rules = enforced.sandbox().rules();
+            let keys = &rules.keyring;
+            Reply::Environment(environment::of_container(
+                &environment,
+                id,
+                keys.environment(),
+                &[],
+                |value| keys.may_hold(value),
+            ))
+        }
+        _ => Reply::Failed("this sandbox has its container".into()),
+    }
+}
+
+/// Waits until the container's cgroup is empty, and answers meanwhile. Returns the connection that
+/// asked for the end, to be answered later.
+fn until_the_end(
+    listener: &UnixListener,
+    cgroup: &ContainerCgroup,
+    about: &dyn Fn(Ask) -> Reply,
+) -> Option<UnixStream> {
     // poll(2) reports changes since the last read (cgroup-v2, "cgroup.events").
     let events = File::open(cgroup.path.join("cgroup.events")).ok()?;
     let is_populated = || {
@@ -332,9 +361,8 @@ fn until_the_end(listener: &UnixListener, cgroup: &ContainerCgroup) -> Option<Un
         match next(listener, Some(&events)) {
             // Enforcement stays until the cgroup is empty.
             Ok(Some((stream, Ask::End))) => asked = Some(stream),
-            Ok(Some((stream, _))) => {
-                let _ =
-                    talk::send(&stream, &Reply::Failed("this sandbox has its container".into()));
+            Ok(Some((stream, asked))) => {
+                let _ = talk::send(&stream, &about(asked));
             }
             Ok(None) => {}
             // Do not spin on an error.

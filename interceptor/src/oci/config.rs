@@ -5,23 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::{OciError, seccomp};
-
-/// Capabilities that let a container undo enforcement: mount the host's cgroups, detach programs,
-/// or enter other processes.
-const TOO_MUCH: [&str; 7] = [
-    "CAP_SYS_ADMIN",
-    "CAP_BPF",
-    "CAP_PERFMON",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_RAWIO",
-    "CAP_DAC_READ_SEARCH",
-];
+use super::{OciError, filter, names, seccomp};
 
 /// Maximum length of a reported reason: paths are at most 4096 bytes (path_resolution(7)), and
 /// longer ones fail alike.
 const LONGEST_REASON: usize = 900;
+/// How long a hook may take: attaching includes a self-test.
+const HOOK_SECONDS: u32 = 60;
 
 /// A configuration, kept as a whole: fields the hook does not know stay unchanged.
 #[derive(Clone, Debug)]
@@ -30,6 +20,29 @@ pub(crate) struct Config(Map<String, Value>);
 impl Config {
     pub(super) fn new(object: Map<String, Value>) -> Self {
         Config(object)
+    }
+
+    /// The whole, to be judged.
+    pub(super) fn object(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// A configuration with nothing but a process: what `exec --process` names.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub(crate) fn of_process(bytes: &[u8]) -> Result<Self, OciError> {
+        let value: Value =
+            serde_json::from_slice(bytes).map_err(|error| malformed(&error.to_string()))?;
+        if !value.is_object() {
+            return Err(malformed("the process is not an object"));
+        }
+        Ok(Config(Map::from_iter([("process".to_owned(), value)])))
+    }
+
+    /// The process alone, as JSON.
+    pub(crate) fn process_to_json(&self) -> String {
+        self.0.get("process").unwrap_or(&Value::Null).to_string()
     }
 
     /// Reads an annotation.
@@ -72,9 +85,76 @@ impl Config {
     /// Narrows its seccomp filter, if any, to the socket families that are enforced.
     pub(crate) fn narrow_sockets(&mut self) {
         let linux = self.0.get_mut("linux").and_then(Value::as_object_mut);
-        if let Some(profile) = linux.and_then(|linux| linux.get_mut("seccomp")) {
+        if let Some(profile) = linux.and_then(|linux| linux.get_mut("seccomp"))
+            && *profile != filter::own()
+        {
             seccomp::narrow(profile);
         }
+    }
+
+    /// Gives it a seccomp filter if it has none.
+    pub(crate) fn give_filter(&mut self) {
+        let linux = self.0.get_mut("linux").and_then(Value::as_object_mut);
+        if let Some(linux) = linux
+            && linux.get("seccomp").is_none_or(Value::is_null)
+        {
+            linux.insert("seccomp".into(), filter::own());
+        }
+    }
+
+    /// Whether one of its hooks is ours already.
+    pub(crate) fn is_hooked(&self) -> bool {
+        let stages = self.0.get("hooks").and_then(Value::as_object);
+        let hooks = stages.into_iter().flat_map(Map::values).filter_map(Value::as_array).flatten();
+        hooks
+            .filter_map(|hook| hook.get("args").and_then(Value::as_array))
+            .any(|arguments| arguments.iter().any(|argument| argument == "oci-hook"))
+    }
+
+    /// Undoes what an earlier `create` of the same bundle has added.
+    pub(crate) fn restore(&mut self) {
+        let stages = self.0.get_mut("hooks").and_then(Value::as_object_mut);
+        for stage in stages.into_iter().flat_map(Map::values_mut) {
+            let Some(hooks) = stage.as_array_mut() else { continue };
+            hooks.retain(|hook| {
+                hook.get("args").and_then(|arguments| arguments.get(1))
+                    != Some(&super::RUNTIME.into())
+            });
+        }
+        if let Some(mounts) = self.0.get_mut("mounts").and_then(Value::as_array_mut) {
+            mounts.retain(|mount| {
+                let source = mount.get("source").and_then(Value::as_str);
+                !source.is_some_and(|source| names::is_trust(Path::new(source)))
+            });
+        }
+        if let Some(annotations) = self.0.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.remove(super::SANDBOX);
+        }
+    }
+
+    /// Calls a program at this stage, after those that make the container's network.
+    ///
+    /// # Errors
+    /// If its hooks are not as the specification says.
+    pub(crate) fn call(
+        &mut self,
+        stage: &str,
+        program: &Path,
+        arguments: &[String],
+    ) -> Result<(), OciError> {
+        let program = program.to_str().ok_or_else(|| malformed("a path is not UTF-8"))?;
+        let hook = json!({ "path": program, "args": arguments, "timeout": HOOK_SECONDS });
+        let hooks = self.0.entry("hooks").or_insert_with(|| json!({}));
+        if hooks.is_null() {
+            *hooks = json!({});
+        }
+        let hooks = hooks.as_object_mut().ok_or_else(|| malformed("hooks is not an object"))?;
+        let stage = hooks.entry(stage).or_insert_with(|| json!([]));
+        if stage.is_null() {
+            *stage = json!([]);
+        }
+        stage.as_array_mut().ok_or_else(|| malformed("a hook's stage is not a list"))?.push(hook);
+        Ok(())
     }
 
     /// Replaces the environment of the container's first process.
@@ -150,71 +230,9 @@ impl Config {
         network.is_some_and(|one| one.get("path").is_none_or(|path| path.is_null() || path == ""))
     }
 
-    /// Refuses a configuration that could not be contained. With `privileged`, the operator accepts
-    /// that, except for what would change the host itself.
-    ///
-    /// # Errors
-    /// Lists every objection.
-    pub(crate) fn judge(&self, privileged: bool) -> Result<(), OciError> {
-        let namespaces =
-            self.0.get("linux").and_then(|linux| linux.get("namespaces")).and_then(Value::as_array);
-        let has = |kind: &str| {
-            namespaces.is_some_and(|all| {
-                all.iter().any(|one| one.get("type").and_then(Value::as_str) == Some(kind))
-            })
-        };
-        if !has("mount") {
-            return Err(OciError::Refused(
-                "the container has no mount namespace of its own".into(),
-            ));
-        }
-        let mut objections = self.capabilities();
-        let profile = self.0.get("linux").and_then(|linux| linux.get("seccomp"));
-        if profile.is_none_or(Value::is_null) {
-            objections.push("no seccomp filter".into());
-        } else if !profile.is_some_and(seccomp::is_narrow) {
-            objections.push(
-                "a seccomp filter that permits sockets of other families (make one with \
-                 `interceptor oci-hook < profile.json`)"
-                    .into(),
-            );
-        }
-        if objections.is_empty() || privileged {
-            return Ok(());
-        }
-        Err(OciError::Refused(format!(
-            "the container could not be contained, because it has {}: run it with fewer \
-             privileges, or have the hook called with --allow-privileged",
-            with_and(&objections)
-        )))
-    }
-
-    fn capabilities(&self) -> Vec<String> {
-        let sets = self
-            .0
-            .get("process")
-            .and_then(|process| process.get("capabilities"))
-            .and_then(Value::as_object);
-        let held: Vec<&str> = sets
-            .into_iter()
-            .flat_map(Map::values)
-            .flat_map(|set| set.as_array().into_iter().flatten())
-            .filter_map(Value::as_str)
-            .collect();
-        TOO_MUCH.iter().filter(|name| held.contains(name)).map(|name| (*name).to_owned()).collect()
-    }
-
     /// Serializes it as JSON.
     pub(crate) fn to_json(&self) -> String {
         Value::Object(self.0.clone()).to_string()
-    }
-}
-
-/// `a`, `a, and b`, `a, b, and c`.
-fn with_and(all: &[String]) -> String {
-    match all {
-        [most @ .., last] if !most.is_empty() => format!("{}, and {last}", most.join(", ")),
-        _ => all.concat(),
     }
 }
 
@@ -223,119 +241,4 @@ fn malformed(why: &str) -> OciError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(value: Value) -> Config {
-        let Value::Object(object) = value else { panic!("a configuration") };
-        Config::new(object)
-    }
-
-    fn usual() -> Value {
-        json!({
-            "root": { "path": "/r" },
-            "process": { "env": ["A=1"], "capabilities": { "bounding": ["CAP_CHOWN"] } },
-            "linux": {
-                "namespaces": [{ "type": "mount" }],
-                "seccomp": { "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [] },
-            },
-            "annotations": { "a": "b" }, "unknown": { "kept": [1, 2] },
-        })
-    }
-
-    #[test]
-    fn changes_leave_the_rest_as_it_was() {
-        let mut changed = config(usual());
-        changed.annotate(crate::oci::SANDBOX, "sb-1");
-        changed.set_environment(vec!["B=2".into()]).unwrap();
-        changed.bind(Path::new("/s"), Path::new("/d")).unwrap();
-        let value: Value = serde_json::from_str(&changed.to_json()).unwrap();
-        assert_eq!(value["unknown"], usual()["unknown"]);
-        assert_eq!(value["annotations"], json!({ "a": "b", crate::oci::SANDBOX: "sb-1" }));
-        assert_eq!(changed.environment(), ["B=2"]);
-        assert_eq!(changed.destinations().collect::<Vec<_>>(), [Path::new("/d")]);
-        assert!(value["mounts"][0]["options"].as_array().unwrap().contains(&"ro".into()));
-        assert_eq!(changed.root(None).unwrap(), Path::new("/r"));
-    }
-
-    #[test]
-    fn what_would_not_be_contained_is_refused() {
-        config(usual()).judge(false).unwrap();
-        let mut strong = usual();
-        strong["process"]["capabilities"]["bounding"] = json!(["CAP_SYS_ADMIN"]);
-        assert!(
-            config(strong.clone()).judge(false).unwrap_err().to_string().contains("CAP_SYS_ADMIN")
-        );
-        strong["linux"]["seccomp"] = Value::Null;
-        let said = config(strong.clone()).judge(false).unwrap_err().to_string();
-        assert!(said.contains("because it has CAP_SYS_ADMIN, and no seccomp filter: "), "{said}");
-        config(strong).judge(true).unwrap();
-        let mut open = usual();
-        open["linux"]["seccomp"] = Value::Null;
-        assert!(config(open).judge(false).is_err());
-        let mut host = usual();
-        host["linux"]["namespaces"] = json!([{ "type": "pid" }]);
-        assert!(config(host).judge(true).is_err());
-    }
-
-    #[test]
-    fn a_refused_container_has_a_hook_that_fails_before_all_others() {
-        let mut refused = config(usual());
-        refused.refuse(Path::new("/bin/true"), "first\nsecond/../x", "sb-1");
-        let mut hooked = usual();
-        hooked["hooks"] = json!({ "createRuntime": [{ "path": "/bin/true" }], "poststop": 1 });
-        let mut before = config(hooked);
-        before.refuse(Path::new("/bin/true"), &"long ".repeat(1000), "sb-1");
-        for (refused, others) in [(refused, 0), (before, 1)] {
-            let value: Value = serde_json::from_str(&refused.to_json()).unwrap();
-            let hooks = value["hooks"]["createRuntime"].as_array().unwrap();
-            assert_eq!(hooks.len(), 1 + others);
-            let path = hooks[0]["path"].as_str().unwrap();
-            assert!(path.starts_with("/bin/true refuses this container: "), "{path}");
-            assert!(
-                path.len() < 1000 && !path.contains('\n') && !Path::new(path).exists(),
-                "{path}"
-            );
-            assert_eq!(value["hooks"]["prestart"][0]["path"], hooks[0]["path"]);
-            let arguments = value["process"]["args"].as_array().unwrap();
-            let command = arguments[0].as_str().unwrap();
-            assert!(
-                arguments.len() == 1 && command.starts_with("/sb-1/interceptor refuses "),
-                "{command}"
-            );
-        }
-    }
-
-    #[test]
-    fn k24_a_network_is_the_containers_own_where_the_runtime_makes_it() {
-        for (namespaces, own) in [
-            (json!([{ "type": "mount" }, { "type": "network" }]), true),
-            (json!([{ "type": "network", "path": "" }]), true),
-            (json!([{ "type": "network", "path": "/run/netns/pod" }]), false),
-            (json!([{ "type": "network", "path": "/proc/1/ns/net" }]), false),
-            (json!([{ "type": "network", "path": 5 }]), false),
-            (json!([{ "type": "mount" }]), false),
-            (json!([{ "type": "network", "path": "/x" }, { "type": "network" }]), false),
-            (json!("network"), false),
-        ] {
-            let mut value = usual();
-            value["linux"]["namespaces"] = namespaces.clone();
-            assert_eq!(config(value).has_own_network(), own, "{namespaces}");
-        }
-    }
-
-    #[test]
-    fn a_configuration_of_the_wrong_shape_is_an_error_and_no_panic() {
-        let mut odd =
-            config(json!({ "root": 1, "process": 2, "mounts": 3, "annotations": 4, "linux": 5 }));
-        odd.annotate("a", "b");
-        assert_eq!(odd.annotation("a"), Some("b"));
-        assert!(
-            odd.root(None).is_err()
-                && odd.set_environment(vec![]).is_err()
-                && odd.judge(true).is_err()
-        );
-        assert!(odd.bind(Path::new("/s"), Path::new("/d")).is_err());
-        assert!(config(json!({ "root": { "path": "rootfs" } })).root(None).is_err());
-    }
-}
+mod tests;

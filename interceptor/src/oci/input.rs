@@ -64,7 +64,15 @@ pub(crate) fn read(from: impl Read) -> Result<Vec<u8>, OciError> {
 pub(crate) fn of_bundle(bundle: &Path) -> Result<Config, OciError> {
     let path = bundle.join("config.json");
     let (file, _) = files::open(&path).attempt(|| format!("cannot open {}", path.display()))?;
-    match parse(&read(file)?)? {
+    configuration(&read(file)?)
+}
+
+/// Reads a configuration.
+///
+/// # Errors
+/// If it is none.
+pub(crate) fn configuration(bytes: &[u8]) -> Result<Config, OciError> {
+    match parse(bytes)? {
         Input::Config(config) => Ok(config),
         Input::State(_) | Input::Profile(_) => Err(OciError::Malformed {
             what: "bundle's config.json",

@@ -6,18 +6,24 @@
 use serde_json::{Value, json};
 
 /// unix(7), ip(7), ipv6(7).
-const OPEN: [u64; 3] = [libc::AF_UNIX as u64, libc::AF_INET as u64, libc::AF_INET6 as u64];
+pub(super) const OPEN: [u64; 3] =
+    [libc::AF_UNIX as u64, libc::AF_INET as u64, libc::AF_INET6 as u64];
 /// netlink(7), reduced to rtnetlink.
-const NETLINK: u64 = libc::AF_NETLINK as u64;
+pub(super) const NETLINK: u64 = libc::AF_NETLINK as u64;
+/// The types of sockets that lead nowhere else (socket(2)), and the mask that leaves out flags.
+const TYPES: [u64; 3] =
+    [libc::SOCK_STREAM as u64, libc::SOCK_DGRAM as u64, libc::SOCK_SEQPACKET as u64];
+const TYPE_MASK: u64 = 0xf;
 /// More families than the kernel has. Those below are refused explicitly, those above by the
 /// profile's default action.
-const FAMILIES: u64 = 48;
+pub(super) const FAMILIES: u64 = 48;
 /// System calls that create sockets of any family.
-const UNSEEN: [&str; 4] = ["socketcall", "io_uring_setup", "io_uring_enter", "io_uring_register"];
+pub(super) const UNSEEN: [&str; 4] =
+    ["socketcall", "io_uring_setup", "io_uring_enter", "io_uring_register"];
 
 /// The architecture whose system calls remain. Others (i386) create sockets by socketcall(2), whose
 /// arguments a filter cannot inspect: their callers are killed, as in `run`'s sandboxes.
-const NATIVE: &str =
+pub(super) const NATIVE: &str =
     if cfg!(target_arch = "aarch64") { "SCMP_ARCH_AARCH64" } else { "SCMP_ARCH_X86_64" };
 
 /// Narrows a profile: a container configuration's, or an engine's profile file, which looks the
@@ -42,23 +48,36 @@ pub(crate) fn narrow(profile: &mut Value) {
     rules.retain(|rule| {
         rule.get("names").and_then(Value::as_array).is_none_or(|names| !names.is_empty())
     });
-    rules.extend(OPEN.map(|family| socket("SCMP_ACT_ALLOW", json!([is(0, family)]))));
+    for family in OPEN {
+        // A type for each: of others, one makes an IPv4 socket a packet socket (`SOCK_PACKET`).
+        for kind in TYPES {
+            rules.push(socket("SCMP_ACT_ALLOW", json!([is(0, family), is_type(kind)])));
+        }
+    }
     rules
         .push(socket("SCMP_ACT_ALLOW", json!([is(0, NETLINK), is(2, libc::NETLINK_ROUTE as u64)])));
     for family in (0..FAMILIES).filter(|family| !OPEN.contains(family) && *family != NETLINK) {
         let mut refused = socket("SCMP_ACT_ERRNO", json!([is(0, family)]));
         refused["errnoRet"] = libc::EAFNOSUPPORT.into();
-        rules.push(refused);
+        // A profile may have been narrowed before.
+        if !rules.contains(&refused) {
+            rules.push(refused);
+        }
     }
 }
 
 /// That an argument of the call has this value.
-fn is(index: u32, value: u64) -> Value {
+pub(super) fn is(index: u32, value: u64) -> Value {
     json!({ "index": index, "value": value, "valueTwo": 0, "op": "SCMP_CMP_EQ" })
 }
 
+/// That the call makes a socket of this type, whatever the flags.
+fn is_type(kind: u64) -> Value {
+    json!({ "index": 1, "value": TYPE_MASK, "valueTwo": kind, "op": "SCMP_CMP_MASKED_EQ" })
+}
+
 /// A rule for `socket` with these arguments.
-fn socket(action: &str, arguments: Value) -> Value {
+pub(super) fn socket(action: &str, arguments: Value) -> Value {
     json!({ "names": ["socket"], "action": action, "args": arguments })
 }
 
@@ -83,15 +102,19 @@ fn is_narrow_rule(rule: &Value) -> bool {
         return false;
     }
     let arguments = rule.get("args").and_then(Value::as_array);
-    let one_family = arguments.is_some_and(|arguments| {
-        arguments.iter().any(|argument| {
+    let compares = |index: u64, operator: &str, holds: &dyn Fn(u64, u64) -> bool| {
+        arguments.into_iter().flatten().any(|argument| {
             let number = |name| argument.get(name).and_then(Value::as_u64);
-            number("index") == Some(0)
-                && argument.get("op").and_then(Value::as_str) == Some("SCMP_CMP_EQ")
-                && number("value").is_some_and(|family| OPEN.contains(&family) || family == NETLINK)
+            number("index") == Some(index)
+                && argument.get("op").and_then(Value::as_str) == Some(operator)
+                && number("value").is_some_and(|v| holds(v, number("valueTwo").unwrap_or(0)))
         })
-    });
-    !names.contains(&"socket") || one_family
+    };
+    let is_open = |family: u64, _: u64| OPEN.contains(&family);
+    let is_known = |mask: u64, kind: u64| mask == TYPE_MASK && TYPES.contains(&kind);
+    !names.contains(&"socket")
+        || compares(0, "SCMP_CMP_EQ", &is_open) && compares(1, "SCMP_CMP_MASKED_EQ", &is_known)
+        || compares(0, "SCMP_CMP_EQ", &|family, _| family == NETLINK)
 }
 
 fn permits(rule: &Value) -> bool {
@@ -122,6 +145,10 @@ mod tests {
         assert!(!is_narrow(&profile));
         narrow(&mut profile);
         assert!(is_narrow(&profile), "{profile:#}");
+        let mut again = profile.clone();
+        narrow(&mut again);
+        let count = |profile: &Value| profile["syscalls"].as_array().unwrap().len();
+        assert_eq!(count(&again), count(&profile), "{again:#}");
         assert_eq!(profile["syscalls"][0]["names"], json!(["read"]));
         assert_eq!(profile["syscalls"][1]["action"], "SCMP_ACT_ERRNO");
     }
@@ -136,6 +163,9 @@ mod tests {
             but(json!({ "names": "socket", "action": "SCMP_ACT_ALLOW" })),
             but(json!({ "names": ["socket"], "action": "SCMP_ACT_LOG" })),
             but(json!({ "names": ["io_uring_setup"], "action": "SCMP_ACT_ALLOW" })),
+            // Of any type: one of them makes a packet socket.
+            but(socket("SCMP_ACT_ALLOW", json!([is(0, libc::AF_INET as u64)]))),
+            but(socket("SCMP_ACT_ALLOW", json!([is(0, libc::AF_INET as u64), is(1, 10)]))),
         ] {
             assert!(!is_narrow(&profile), "{profile}");
         }

@@ -2,13 +2,14 @@
 //! trust files mounted in the container, and a record of what to clean up if the supervisor is
 //! killed. It never holds a key.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::names::is_sandbox_id;
 use super::{Attempt, OciError};
 use crate::sandbox::trust::TrustFile;
 
@@ -24,7 +25,11 @@ pub(crate) struct Store(PathBuf);
 
 /// One sandbox's directory.
 #[derive(Debug)]
-pub(crate) struct Entry(PathBuf);
+pub(crate) struct Entry {
+    path: PathBuf,
+    /// Held by the supervisor for its life: whoever gets it knows that there is none.
+    _lock: Option<File>,
+}
 
 /// What a killed supervisor leaves behind, besides this directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,12 +70,15 @@ impl Store {
     /// # Errors
     /// If it exists, or cannot be created.
     pub(crate) fn make(&self, id: &str) -> Result<Entry, OciError> {
-        let entry = self.entry(id)?;
-        for (path, mode) in [(entry.0.clone(), THROUGH), (entry.trust(), 0o755)] {
+        let mut entry = self.entry(id)?;
+        // Nobody takes a new entry for one that a supervisor has left.
+        let _whole = self.lock()?;
+        for (path, mode) in [(entry.path.clone(), THROUGH), (entry.trust(), 0o755)] {
             let fail = || format!("cannot make the directory {}", path.display());
             fs::create_dir(&path).attempt(fail)?;
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).attempt(fail)?;
         }
+        entry._lock = Some(lock(&entry.path)?);
         Ok(entry)
     }
 
@@ -79,11 +87,8 @@ impl Store {
     /// # Errors
     /// If the id is invalid.
     pub(crate) fn entry(&self, id: &str) -> Result<Entry, OciError> {
-        let plain = id
-            .strip_prefix("sb-")
-            .is_some_and(|rest| rest.len() == 16 && rest.bytes().all(|b| b.is_ascii_hexdigit()));
-        if plain {
-            Ok(Entry(self.0.join(id)))
+        if is_sandbox_id(id) {
+            Ok(Entry { path: self.0.join(id), _lock: None })
         } else {
             Err(OciError::Refused("this is not a sandbox id".into()))
         }
@@ -91,24 +96,59 @@ impl Store {
 
     /// The entries of a container: one, or none.
     pub(crate) fn of_container(&self, container: &str) -> Vec<(Entry, ContainerRecord)> {
-        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten().take(MOST);
-        let entries = entries.filter_map(|entry| self.entry(entry.file_name().to_str()?).ok());
-        entries
-            .filter_map(|entry| Some((Entry(entry.0.clone()), entry.record()?)))
+        self.entries()
+            .filter_map(|entry| entry.record().map(|record| (entry, record)))
             .filter(|(_, record)| record.container == container)
             .collect()
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Entry> {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten().take(MOST);
+        entries.filter_map(|entry| self.entry(entry.file_name().to_str()?).ok())
+    }
+
+    /// Removes the entries whose supervisors are dead, where `clean_up` succeeds with what else
+    /// they have left.
+    ///
+    /// # Errors
+    /// If the store cannot be locked.
+    pub(crate) fn sweep(
+        &self,
+        clean_up: impl Fn(&ContainerRecord) -> bool,
+    ) -> Result<(), OciError> {
+        let _whole = self.lock()?;
+        for entry in self.entries().filter(Entry::is_left) {
+            if entry.record().is_none_or(|record| clean_up(&record)) {
+                entry.remove();
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> Result<File, OciError> {
+        lock(&self.0)
     }
 }
 
 impl Entry {
+    /// Whether it is that of a sandbox.
+    pub(crate) fn is_of(&self, id: &str) -> bool {
+        self.path.file_name().is_some_and(|name| name == id)
+    }
+
+    /// Whether it has no supervisor any more.
+    pub(crate) fn is_left(&self) -> bool {
+        File::open(&self.path).is_ok_and(|directory| directory.try_lock().is_ok())
+    }
+
     /// The path of the supervisor's socket.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.0.join("control")
+        self.path.join("control")
     }
 
     /// The directory of the trust files.
     pub(crate) fn trust(&self) -> PathBuf {
-        self.0.join("trust")
+        self.path.join("trust")
     }
 
     /// Writes the trust files. Existing ones keep their inodes, which may already be mounted in the
@@ -135,7 +175,7 @@ impl Entry {
     /// # Errors
     /// If it cannot be written.
     pub(crate) fn write_record(&self, record: &ContainerRecord) -> Result<(), OciError> {
-        let path = self.0.join("record.json");
+        let path = self.path.join("record.json");
         let text = serde_json::to_vec(record).map_err(std::io::Error::from);
         text.and_then(|text| fs::write(&path, text))
             .attempt(|| format!("cannot write {}", path.display()))
@@ -143,27 +183,60 @@ impl Entry {
 
     /// The record; `None` until the container exists.
     pub(crate) fn record(&self) -> Option<ContainerRecord> {
-        serde_json::from_slice(&fs::read(self.0.join("record.json")).ok()?).ok()
+        serde_json::from_slice(&fs::read(self.path.join("record.json")).ok()?).ok()
     }
 
     /// Whether it still exists.
     pub(crate) fn exists(&self) -> bool {
-        self.0.exists()
+        self.path.exists()
     }
 
     /// Removes the directory.
     pub(crate) fn remove(&self) {
-        if let Err(error) = fs::remove_dir_all(&self.0)
+        if let Err(error) = fs::remove_dir_all(&self.path)
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            tracing::warn!(directory = %self.0.display(), %error, "cannot remove the directory");
+            tracing::warn!(directory = %self.path.display(), %error, "cannot remove the directory");
         }
     }
+}
+
+/// Locks a directory until the file is closed.
+fn lock(directory: &Path) -> Result<File, OciError> {
+    let fail = || format!("cannot lock {}", directory.display());
+    let file = File::open(directory).attempt(fail)?;
+    file.lock().attempt(fail)?;
+    Ok(file)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_dead_supervisor_left_is_swept_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("oci")).unwrap();
+        let record = |container: &str| ContainerRecord {
+            container: container.into(),
+            ..ContainerRecord::default()
+        };
+        let living = store.make("sb-0123456789abcde0").unwrap();
+        living.write_record(&record("lives")).unwrap();
+        drop(store.make("sb-0123456789abcde1").unwrap());
+        for (id, container) in [("sb-0123456789abcde2", "ended"), ("sb-0123456789abcde3", "busy")] {
+            store.make(id).unwrap().write_record(&record(container)).unwrap();
+        }
+        fs::create_dir(directory.path().join("oci/other")).unwrap();
+        store.sweep(|record| record.container != "busy").unwrap();
+        let mut left: Vec<_> = fs::read_dir(directory.path().join("oci"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["other", "sb-0123456789abcde0", "sb-0123456789abcde3"]);
+        assert!(!living.is_left());
+    }
 
     #[test]
     fn an_entry_is_found_by_its_container_and_removed() {

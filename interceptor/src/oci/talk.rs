@@ -45,6 +45,13 @@ pub(crate) enum Ask {
         /// Whether its configuration says that its network namespace is its own.
         own_network: bool,
     },
+    /// Whether enforcement is in place, before the container's process is started.
+    Status,
+    /// What a further process of the container gets.
+    Exec {
+        /// The environment it would have, `NAME=value` each.
+        environment: Vec<String>,
+    },
     /// The container has ended.
     End,
 }
@@ -61,8 +68,10 @@ pub(crate) enum Reply {
         /// Mounts: a host file or directory, and its path in the container.
         mounts: Vec<(PathBuf, PathBuf)>,
     },
-    /// To [`Ask::Attach`]: enforcement is in place and tested.
+    /// To [`Ask::Attach`] and [`Ask::Status`]: enforcement is in place and tested.
     Enforcing,
+    /// To [`Ask::Exec`]: the environment for the process.
+    Environment(Vec<String>),
     /// To [`Ask::End`]: everything is removed.
     Ended,
     /// To any request: the reason for failure.
