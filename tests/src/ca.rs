@@ -102,6 +102,26 @@ impl Ca {
         (certificate.expect("a certificate").pem(), self.leaf_key.serialize_pem())
     }
 
+    /// A certificate for a client of this name and its own key, both as PEM.
+    pub fn client_pem(&self, name: &str) -> (String, String) {
+        self.client_pem_until(name, 4000)
+    }
+
+    /// The same for one that has expired.
+    pub fn expired_client_pem(&self, name: &str) -> (String, String) {
+        self.client_pem_until(name, 2020)
+    }
+
+    fn client_pem_until(&self, name: &str, year: i32) -> (String, String) {
+        let mut params = leaf_params(&[], name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = date_time_ymd(2019, 1, 1);
+        params.not_after = date_time_ymd(year, 1, 1);
+        let key = KeyPair::generate().expect("a key pair");
+        let certificate = params.signed_by(&key, &self.root).expect("a certificate");
+        (certificate.pem(), key.serialize_pem())
+    }
+
     /// A chain and key for `name` with `flaw`.
     pub fn flawed(&self, name: &str, flaw: Flaw) -> Arc<CertifiedKey> {
         let mut params = leaf_params(&[name], name);

@@ -278,6 +278,16 @@ impl Lab {
         Origin::tls(self.handle(), self.shared.clone(), self.ca.clone(), protocols, flaws)
     }
 
+    /// A TLS origin that asks for a certificate of this root (PEM), and requires one if `required`.
+    pub fn mutual_origin(&self, protocols: &[&str], root: (&str, bool)) -> Origin {
+        Origin::mutual(self.handle(), self.shared.clone(), self.ca.clone(), protocols, root)
+    }
+
+    /// Has the canary oracle look for this text too.
+    pub fn hides(&self, text: &str) {
+        self.keys.lock().expect("no test thread panicked").push(text.to_owned());
+    }
+
     /// A TLS origin that answers with these bytes.
     pub fn scripted(&self, answer: &'static [u8]) -> Listener {
         Listener::scripted(self.handle(), self.shared.clone(), self.ca.clone(), answer)

@@ -112,6 +112,7 @@ fn c14_a_key_is_a_literal_never_indexed_on_the_wire() {
                 connection: 0,
                 tls: true,
                 sni: None,
+                client: None,
                 protocol: "h2",
                 host: HOST.to_owned(),
                 method: "GET".to_owned(),

@@ -12,8 +12,8 @@ fuzz_target!(|text: &str| {
         let json = strict_json(text).expect("its comments end");
         assert!(serde_json::from_str::<serde::de::IgnoredAny>(&json).is_ok());
     }
-    for credential in report.policy.iter().flat_map(|policy| policy.credentials()) {
-        let KeySource::Literal(key) = &credential.key else { continue };
+    for (source, _) in report.policy.iter().flat_map(|policy| policy.sources()) {
+        let KeySource::Literal(key) = source else { continue };
         // A shorter key may happen to be a word of a message.
         if key.expose().len() >= 16 {
             for problem in report.warnings.iter() {

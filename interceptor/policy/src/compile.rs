@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::Policy;
 use super::ask::Ask;
 use super::catalogue::{Catalogue, Profile, Service};
-use super::credential::{Credential, CredentialHost, Form, PlaceholderShape};
+use super::credential::{ClientCert, Credential, CredentialHost, Form, PlaceholderShape};
 use super::decision::{CredentialId, Rule};
 use super::document::{CredentialDocument, Document, Located, NetworkDocument, UpstreamDocument};
 use super::endpoint::{EndpointRule, Endpoints};
@@ -259,6 +259,21 @@ fn credential(
         (Some(env), _) => env.iter().map(|variable| variable.text.clone()).collect(),
         (None, service) => service.map(|service| service.env.clone()).unwrap_or_default(),
     };
+    let client_cert = written.client_cert.as_ref().map(|certificate| ClientCert {
+        certificate: certificate.certificate.clone(),
+        certificate_pointer: format!("{}/client_cert/certificate", written.pointer),
+        key: certificate.key.clone(),
+        key_pointer: format!("{}/client_cert/key", written.pointer),
+        is_alone: written.key.is_none(),
+    });
+    // Reading the document already reported that there is neither.
+    let (key, key_pointer) = match (&written.key, &client_cert) {
+        (Some(key), _) => (key.clone(), key_pointer),
+        (None, certificate) => {
+            let certificate = certificate.as_ref()?;
+            (certificate.key.clone(), certificate.key_pointer.clone())
+        }
+    };
     Some(Credential {
         name: name.to_owned(),
         service: service.map(|service| service.name.clone()),
@@ -268,9 +283,9 @@ fn credential(
         base_url_env: service.map(|service| service.base_url_env.clone()).unwrap_or_default(),
         placeholder: service
             .map_or_else(PlaceholderShape::default, |service| service.placeholder.clone()),
-        // Reading the document already reported a missing key.
-        key: written.key.clone()?,
+        key,
         key_pointer,
+        client_cert,
         allow_plaintext: written.allow_plaintext,
         cookies: written.cookies,
         keeps: service.map(|service| service.keeps.clone()).unwrap_or_default(),

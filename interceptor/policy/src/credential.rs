@@ -31,16 +31,52 @@ pub struct Credential {
     pub base_url_env: BTreeMap<String, String>,
     /// The shape of its placeholder.
     pub placeholder: PlaceholderShape,
-    /// Where the real key is.
+    /// Where the real key is; without one, where the private key of its certificate is.
     pub key: KeySource,
     /// The JSON pointer to the key in the document.
     pub key_pointer: String,
+    /// The certificate that is presented to its hosts in TLS.
+    pub client_cert: Option<ClientCert>,
     /// Whether the key may be sent without TLS.
     pub allow_plaintext: bool,
     /// Whether cookies pass on its hosts, in both directions.
     pub cookies: bool,
     /// Headers and parameters its API needs, although their names authenticate elsewhere.
     pub keeps: Keeps,
+}
+
+impl Credential {
+    /// Whether requests carry its key, rather than its certificate being all it has.
+    pub fn has_key(&self) -> bool {
+        self.client_cert.as_ref().is_none_or(|certificate| !certificate.is_alone)
+    }
+
+    /// Where its secrets are, each with the JSON pointer to it.
+    pub fn sources(&self) -> impl Iterator<Item = (&KeySource, &str)> {
+        let key = (&self.key, self.key_pointer.as_str());
+        let certificate = self.client_cert.iter().flat_map(|certificate| {
+            let key = (&certificate.key, certificate.key_pointer.as_str());
+            let key = (!certificate.is_alone).then_some(key);
+            key.into_iter()
+                .chain([(&certificate.certificate, certificate.certificate_pointer.as_str())])
+        });
+        std::iter::once(key).chain(certificate)
+    }
+}
+
+/// A certificate that is presented in TLS (RFC 8446 section 4.4.2), with its private key.
+#[derive(Clone, Debug)]
+pub struct ClientCert {
+    /// Where the certificate is, followed by those of its issuers.
+    pub certificate: KeySource,
+    /// The JSON pointer to it in the document.
+    pub certificate_pointer: String,
+    /// Where the private key is.
+    pub key: KeySource,
+    /// The JSON pointer to it in the document.
+    pub key_pointer: String,
+    /// Whether the credential has no other key.
+    pub is_alone: bool,
 }
 
 /// A host that a credential governs.

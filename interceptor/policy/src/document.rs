@@ -98,10 +98,14 @@ pub struct UpstreamDocument {
 /// A credential.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{ "required": ["key"] }, { "required": ["client_cert"] }]))]
 pub struct CredentialDocument {
     /// The real key, or where it is.
-    #[schemars(with = "Source", required)]
+    #[schemars(with = "Option<Source>")]
     pub key: Option<KeySource>,
+    /// The certificate that is presented to the credential's hosts in TLS, beside the key or
+    /// instead of it.
+    pub client_cert: Option<ClientCertDocument>,
     /// What the key may be used for; any method and path where it is left out, nothing where it is
     /// empty.
     pub endpoints: Option<Vec<EndpointDocument>>,
@@ -124,6 +128,18 @@ pub struct CredentialDocument {
     /// The JSON pointer to the credential.
     #[schemars(skip)]
     pub(super) pointer: String,
+}
+
+/// `client_cert`.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct ClientCertDocument {
+    /// The certificate, followed by those of its issuers (PEM), or where they are.
+    #[schemars(with = "Source")]
+    pub certificate: KeySource,
+    /// Its private key (PEM), or where it is.
+    #[schemars(with = "Source")]
+    pub key: KeySource,
 }
 
 /// An endpoint rule.

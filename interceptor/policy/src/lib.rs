@@ -111,14 +111,15 @@ pub use agents::{
 pub use base_url::{BASE_URL_ADDRESS, BaseUrl};
 pub use catalogue::{Catalogue, CatalogueError, Profile, Service};
 pub use credential::{
-    Alphabet, Credential, CredentialHost, ExecSource, Form, KeySource, LiteralKey, PlaceholderShape,
+    Alphabet, ClientCert, Credential, CredentialHost, ExecSource, Form, KeySource, LiteralKey,
+    PlaceholderShape,
 };
 pub use decision::{
     Allow, CredentialId, Decision, Deny, Filter, JudgedPath, NearMiss, Reason, Rule,
 };
 pub use document::{
-    AskDocument, CredentialDocument, Document, EndpointDocument, LimitsDocument, Located,
-    NetworkDocument, Parsed, UpstreamDocument,
+    AskDocument, ClientCertDocument, CredentialDocument, Document, EndpointDocument,
+    LimitsDocument, Located, NetworkDocument, Parsed, UpstreamDocument,
 };
 pub use host::{Authority, Host, HostError, HostName};
 pub use inject::{BasicDocument, InjectDocument};
@@ -223,6 +224,22 @@ impl Policy {
     /// How origins are reached.
     pub fn way_out(&self) -> &WayOut {
         &self.way_out
+    }
+
+    /// Where its secrets are, each with the JSON pointer to it: keys, certificates with their
+    /// private keys, and the credential of a proxy.
+    pub fn sources(&self) -> impl Iterator<Item = (&KeySource, &str)> {
+        let auth = self.way_out.proxy_auth.as_ref().map(|auth| (auth, "/upstream/proxy_auth"));
+        self.credentials.iter().flat_map(Credential::sources).chain(auth)
+    }
+
+    /// As [`Policy::sources`], without the certificates, which are public.
+    pub fn secret_sources(&self) -> impl Iterator<Item = (&KeySource, &str)> {
+        let is_public = |pointer: &str| {
+            let mut all = self.credentials.iter().filter_map(|one| one.client_cert.as_ref());
+            all.any(|certificate| certificate.certificate_pointer == pointer)
+        };
+        self.sources().filter(move |(_, pointer)| !is_public(pointer))
     }
 
     /// The same policy with another proxy in the place of its own.

@@ -14,6 +14,7 @@ use super::network_rule::{NetworkRule, Target};
 use super::problem::{MAX_PROBLEMS, Problem, bound, did_you_mean, looks_like_key};
 
 mod ask;
+mod client_cert;
 mod credential;
 mod endpoint;
 mod source;
@@ -33,8 +34,9 @@ pub(super) const DOCUMENT: [&str; 9] = [
 pub(super) const UPSTREAM: [&str; 5] = ["proxy", "proxy_auth", "proxy_resolves", "no_proxy", "ca"];
 pub(super) const ASK: [&str; 2] = ["hosts", "timeout_seconds"];
 pub(super) const NETWORK: [&str; 3] = ["allow", "deny", "passthrough"];
-pub(super) const CREDENTIAL: [&str; 7] =
-    ["key", "endpoints", "hosts", "inject", "env", "allow_plaintext", "cookies"];
+pub(super) const CREDENTIAL: [&str; 8] =
+    ["key", "client_cert", "endpoints", "hosts", "inject", "env", "allow_plaintext", "cookies"];
+pub(super) const CLIENT_CERT: [&str; 2] = ["certificate", "key"];
 pub(super) const EXEC: [&str; 3] = ["exec", "timeout_seconds", "ttl_seconds"];
 pub(super) const ENDPOINT: [&str; 3] = ["methods", "paths", "ask"];
 pub(super) const INJECT: [&str; 4] = ["header", "format", "basic", "query"];

@@ -241,6 +241,8 @@ fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
     }
     let credential = match policy.governing(Scheme::Https, &identity.host, identity.port)[..] {
         [] => None,
+        // A certificate is presented for a request that is permitted, and for nothing else.
+        [only] if arrival.rules.keyring.has_certificate(only) => return None,
         [only] => Some(only),
         // Only the request will show which one is used.
         _ => return None,

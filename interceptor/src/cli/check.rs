@@ -94,10 +94,7 @@ pub fn run(arguments: CheckCommand) -> anyhow::Result<ExitCode> {
                 false => programs_of(&person, &policy, path.as_deref(), &text)?,
             };
             errors.extend(unreadable_keys(&policy, &person, runs).into_iter().map(at));
-            let keys = policy.credentials().iter().map(|one| (&one.key, one.key_pointer.as_str()));
-            let auth = policy.way_out().proxy_auth.as_ref();
-            let keys = keys.chain(auth.map(|auth| (auth, "/upstream/proxy_auth")));
-            warnings.extend(keys.filter_map(exposed_key).map(at));
+            warnings.extend(policy.secret_sources().filter_map(exposed_key).map(at));
         }
         all.push(Checked { file: name, text, errors, warnings, way_out });
     }

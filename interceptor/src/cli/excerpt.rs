@@ -18,8 +18,8 @@ const WIDTH: usize = 150;
 /// The top-level fields whose values may be shown.
 const SHOWN: [&str; 4] = ["image", "network", "network_profile", "limits"];
 const SHOWN_IN_CREDENTIAL: [&str; 4] = ["hosts", "endpoints", "methods", "paths"];
-const CREDENTIAL: [&str; 7] =
-    ["key", "endpoints", "hosts", "inject", "env", "allow_plaintext", "cookies"];
+const CREDENTIAL: [&str; 8] =
+    ["key", "client_cert", "endpoints", "hosts", "inject", "env", "allow_plaintext", "cookies"];
 
 /// A document prepared for excerpts.
 pub(super) struct Excerpts<'a> {

@@ -394,7 +394,8 @@ impl Explanation {
         let authority = self.authority();
         let mut headers = json!({ "host": authority });
         let mut target = self.judged_path();
-        let form = credential.map(|id| &policy.credential(id).forms[0]);
+        let used = credential.map(|id| policy.credential(id));
+        let form = used.filter(|used| used.has_key()).map(|used| &used.forms[0]);
         if let Some(query) = &self.query {
             let kept = credential.and_then(|id| policy.strip(id).kept_query(query));
             let kept = kept.as_deref().unwrap_or(query);
@@ -415,7 +416,11 @@ impl Explanation {
             }
         }
         let url = format!("{}://{authority}{target}", self.scheme.as_str());
-        json!({ "method": self.method, "url": url, "headers": headers })
+        let mut forwarded = json!({ "method": self.method, "url": url, "headers": headers });
+        if used.is_some_and(|used| used.client_cert.is_some()) {
+            forwarded["client_cert"] = json!(true);
+        }
+        forwarded
     }
 
     /// The host, with its port unless it is the scheme's default.
@@ -462,6 +467,9 @@ impl Explanation {
                 )?;
                 for (name, value) in forwarded["headers"].as_object().into_iter().flatten() {
                     writeln!(out, "              {}: {}", printable(name), text(value))?;
+                }
+                if forwarded["client_cert"] == true {
+                    writeln!(out, "  presented   the credential's client certificate, in TLS")?;
                 }
                 let removed = self.removed(policy, allow.credential);
                 if !removed.is_empty() {

@@ -10,7 +10,7 @@ use crate::credential::{KeyError, KeyLocation, KeyProblem};
 /// The problems of a policy with these errors, each at its credential's key.
 pub(super) fn problems(policy: &Policy, errors: &[KeyError]) -> Vec<Problem> {
     let problem = |error: &KeyError| {
-        let message = match (&error.place, &error.problem) {
+        let message = match (&error.place, error.problem.itself()) {
             (KeyLocation::Variable(name), KeyProblem::Unset) => {
                 format!("the variable `{name}` is not set; set it where the interceptor runs")
             }
@@ -29,7 +29,7 @@ pub(super) fn problems(policy: &Policy, errors: &[KeyError]) -> Vec<Problem> {
 
 /// Whether there is no key at all, as on a machine that only checks the policy.
 pub(super) fn is_missing(error: &KeyError) -> bool {
-    match &error.problem {
+    match error.problem.itself() {
         KeyProblem::Unset => true,
         KeyProblem::Unreadable(why) => why.kind() == ErrorKind::NotFound,
         _ => false,
@@ -65,7 +65,10 @@ fn is_written(document: &Document, policy: &Policy, credential: &str) -> bool {
     }
     let mut written = document.credentials.iter().chain(&document.credentials_v2);
     let written = written.find(|(name, _)| name == credential);
-    let key = written.and_then(|(_, written)| written.key.as_ref());
+    let key = written.and_then(|(_, written)| {
+        let certificate = written.client_cert.as_ref().map(|certificate| &certificate.key);
+        written.key.as_ref().or(certificate)
+    });
     let used = policy.credential_named(credential).map(|id| &policy.credential(id).key);
     match (key, used) {
         (Some(KeySource::Env(one)), Some(KeySource::Env(other))) => one == other,

@@ -165,6 +165,11 @@ fn about(
         KeySource::File(path) => format!("the key in the file {}", path.display()),
         KeySource::Exec(_) => "the key that its program prints".to_owned(),
     };
+    let key = match &credential.client_cert {
+        None => key,
+        Some(certificate) if certificate.is_alone => format!("a client certificate, {key}"),
+        Some(_) => format!("{key} and a client certificate"),
+    };
     let own = written.and_then(|written| written.hosts.as_ref());
     let hosts: Vec<String> = match own {
         Some(hosts) => hosts.iter().map(|host| host.text.clone()).collect(),

@@ -93,7 +93,7 @@ pub(super) struct NoKeys {
 impl NoKeys {
     fn of(name: &str, errors: &[KeyError]) -> NoKeys {
         let lines: Vec<String> = errors.iter().map(|error| format!("{name}: {error}")).collect();
-        let unset = errors.iter().any(|error| matches!(error.problem, KeyProblem::Unset));
+        let unset = errors.iter().any(|error| matches!(error.problem.itself(), KeyProblem::Unset));
         NoKeys { text: lines.join("\ninterceptor: "), unset }
     }
 }
@@ -254,8 +254,7 @@ fn variable(name: &str, person: Option<&Person>, caller: Option<&Person>) -> Opt
 
 /// Where the secrets of a policy are.
 pub(super) fn secrets(policy: &Policy) -> impl Iterator<Item = &KeySource> {
-    let keys = policy.credentials().iter().map(|credential| &credential.key);
-    keys.chain(&policy.way_out().proxy_auth)
+    policy.sources().map(|(source, _)| source)
 }
 
 /// Whether a variable names a proxy, or what goes without one.

@@ -16,7 +16,11 @@ pub(super) fn masked(rules: &LoadedPolicy) -> Option<String> {
     };
     let all = document.credentials.iter().chain(&document.credentials_v2);
     let auth = document.upstream.iter().filter_map(|upstream| upstream.proxy_auth.as_ref());
-    if !all.filter_map(|(_, credential)| credential.key.as_ref()).chain(auth).all(known) {
+    let keys = all.flat_map(|(_, credential)| {
+        let certificate = credential.client_cert.as_ref().map(|certificate| &certificate.key);
+        credential.key.iter().chain(certificate)
+    });
+    if !keys.chain(auth).all(known) {
         return None;
     }
     let Some(redactor) = rules.keyring.redactor().ok()? else { return Some(text.to_string()) };

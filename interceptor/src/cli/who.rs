@@ -74,7 +74,7 @@ pub(super) fn choose(
 /// How to get unset key variables past sudo; `None` if sudo is not the cause.
 pub(super) fn sets_keys(errors: &[KeyError], person: &Person) -> Option<String> {
     let unset = errors.iter().filter_map(|error| match &error.place {
-        KeyLocation::Variable(name) if matches!(error.problem, KeyProblem::Unset) => {
+        KeyLocation::Variable(name) if matches!(error.problem.itself(), KeyProblem::Unset) => {
             Some(name.as_str())
         }
         _ => None,

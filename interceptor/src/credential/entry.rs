@@ -117,10 +117,10 @@ impl KeyringEntry {
         before: &Before<'_>,
         means: &Means<'_>,
     ) -> Result<KeyringEntry, KeyProblem> {
-        let name = credential.name.as_str();
+        let (name, content) = (credential.name.as_str(), content(credential));
         let (loaded, living) = match &credential.key {
             KeySource::Exec(source) => live(source, name, before, means)?,
-            other => (source::load(Content::Key, other, means.environment)?.into(), None),
+            other => (source::load(content, other, means.environment)?.into(), None),
         };
         let Read { key, version, former, file } = loaded;
         let shape = &credential.placeholder;
@@ -130,14 +130,38 @@ impl KeyringEntry {
             (None, None) => Placeholder::draw(shape, &key)
                 .map_err(|error| KeyProblem::Unreadable(std::io::Error::other(error)))?,
         };
-        check(Content::Key, &key, &placeholder)?;
+        check(content, &key, &placeholder)?;
         let read = Read { key, version, former, file };
+        // What a key was before is none of a certificate's business, and the other way round.
+        let before = before.entry.filter(|entry| entry.content == content);
         Ok(KeyringEntry {
             env: credential.env.clone(),
             forms: credential.forms.clone(),
             living,
-            ..KeyringEntry::of_read(name, Content::Key, placeholder, read, before.entry)
+            ..KeyringEntry::of_read(name, content, placeholder, read, before)
         })
+    }
+
+    /// Loads what this credential has beside its key.
+    pub(super) fn beside(
+        &self,
+        content: Content,
+        source: &KeySource,
+        before: Option<&KeyringEntry>,
+        environment: EnvironmentLookup<'_>,
+    ) -> Result<KeyringEntry, KeyProblem> {
+        let read = source::load(content, source, environment)?.into();
+        let placeholder = self.placeholder.clone();
+        Ok(KeyringEntry::of_read(&self.name, content, placeholder, read, before))
+    }
+
+    /// What a credential has beside its key, as another process handed it over.
+    pub(super) fn restore_beside(
+        content: Content,
+        credential: &str,
+        handed: HandedKey,
+    ) -> Result<KeyringEntry, KeyProblem> {
+        Ok(KeyringEntry::of_restored(credential, content, handed.restore(content)?))
     }
 
     /// Loads a proxy's credential.
@@ -196,10 +220,10 @@ impl KeyringEntry {
             }
             _ => None,
         };
-        let life = handed.life;
-        let restored = handed.restore(Content::Key)?;
-        check(Content::Key, &restored.current, &restored.placeholder)?;
-        let entry = KeyringEntry::of_restored(&credential.name, Content::Key, restored);
+        let (life, content) = (handed.life, content(credential));
+        let restored = handed.restore(content)?;
+        check(content, &restored.current, &restored.placeholder)?;
+        let entry = KeyringEntry::of_restored(&credential.name, content, restored);
         if let (Some(living), Some(life)) = (&living, life) {
             let keys = entry.keys.load();
             living.take(&keys.current, life, keys.former.clone());
@@ -356,11 +380,17 @@ impl KeyringEntry {
 /// Rejects a key if its placeholder contains what redaction searches for: redaction would insert
 /// it.
 fn check(content: Content, key: &RealKey, placeholder: &Placeholder) -> Result<(), KeyProblem> {
-    if key.searched(content).any(|text| placeholder.as_str().contains(text)) {
+    let holds = |text: &[u8]| memchr::memmem::find(placeholder.as_str().as_bytes(), text).is_some();
+    if key.searched(content).iter().any(|text| holds(text)) {
         Err(KeyProblem::InPlaceholder)
     } else {
         Ok(())
     }
+}
+
+/// What the secret of a credential is.
+fn content(credential: &Credential) -> Content {
+    if credential.has_key() { Content::Key } else { Content::PrivateKey }
 }
 
 /// Data behind these locks is consistent at every step, so a poisoned lock is safe to use.

@@ -61,6 +61,21 @@ pub(crate) struct HandedKeys {
     /// The way out, as loaded.
     #[serde(default)]
     pub(super) outward: HandedOutward,
+    /// The client certificates.
+    #[serde(default)]
+    pub(super) certificates: Vec<HandedCertificate>,
+}
+
+/// The client certificate of a credential.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct HandedCertificate {
+    /// The credential's name in the policy.
+    pub(super) credential: String,
+    pub(super) certificates: HandedKey,
+    /// Its private key, unless that is the credential's own.
+    pub(super) key: Option<HandedKey>,
+    /// The certificates and the private key that are presented.
+    pub(super) presented: (Secret, Secret),
 }
 
 /// The way out of a sandbox, as loaded.
@@ -93,6 +108,11 @@ impl HandedKeys {
     /// are never read again, and earlier placeholders.
     pub(crate) fn begin_anew(&mut self) {
         self.retired.clear();
+        let beside = |one: &'_ mut HandedCertificate| {
+            one.certificates.file = None;
+            one.key.iter_mut().for_each(|key| key.file = None);
+        };
+        self.certificates.iter_mut().for_each(beside);
         self.keys.iter_mut().chain(self.outward.keys()).for_each(|key| key.file = None);
     }
 }

@@ -1,13 +1,16 @@
 //! A real key in memory: validated once, zeroized on drop, never displayed.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use interceptor_policy::ProxyUrlError;
+use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
+use super::pem::{self, CertificateProblem};
 use super::sources::SourceProblem;
 
 /// The minimum length of a key in bytes. A shorter one occurs in ordinary text, and redacting it
@@ -18,7 +21,8 @@ pub const SHORTEST: usize = 4;
 pub const LONGEST: usize = 8 * 1024;
 
 /// A key: visible ASCII, [`SHORTEST`] to [`LONGEST`] bytes, so that it fits a header value or query
-/// unescaped. The credential of an upstream proxy is one too, by rules of its own.
+/// unescaped. The credential of an upstream proxy is one too, by rules of its own, and so are a
+/// client certificate and its private key, in PEM.
 pub struct RealKey(Zeroizing<String>);
 
 /// What a secret is, and so what it may contain.
@@ -28,6 +32,10 @@ pub(crate) enum Content {
     Key,
     /// The credential of an upstream proxy: `user:password` or `Bearer TOKEN`.
     ProxyAuth,
+    /// The certificates that a client presents; no secret, but kept like one.
+    Certificate,
+    /// The private key of such a certificate.
+    PrivateKey,
 }
 
 /// What precedes the token in a proxy's credential.
@@ -71,6 +79,15 @@ pub enum KeyProblem {
     /// It is not a file of roots.
     #[error("has no certificate in it (PEM)")]
     NoCertificate,
+    /// What is wrong with a client certificate.
+    #[error(transparent)]
+    Certificate(CertificateProblem),
+    /// It is not of the credential's key, but of its client certificate.
+    #[error(transparent)]
+    OfCertificate(Box<KeyProblem>),
+    /// It is of the private key of its client certificate.
+    #[error(transparent)]
+    OfCertificateKey(Box<KeyProblem>),
     /// Its source has none.
     #[error(transparent)]
     Source(SourceProblem),
@@ -83,6 +100,49 @@ pub enum KeyProblem {
     /// Its placeholder contains it.
     #[error("is part of its own placeholder, so the two cannot be distinguished")]
     InPlaceholder,
+}
+
+impl From<CertificateProblem> for KeyProblem {
+    fn from(problem: CertificateProblem) -> KeyProblem {
+        KeyProblem::Certificate(problem)
+    }
+}
+
+impl KeyProblem {
+    /// The same, of what a credential has beside its key.
+    pub(super) fn of(self, content: Content) -> KeyProblem {
+        match content {
+            Content::Certificate => KeyProblem::OfCertificate(Box::new(self)),
+            Content::PrivateKey => KeyProblem::OfCertificateKey(Box::new(self)),
+            Content::Key | Content::ProxyAuth => self,
+        }
+    }
+
+    /// The problem itself, of whatever it is.
+    pub(crate) fn itself(&self) -> &KeyProblem {
+        match self {
+            KeyProblem::OfCertificate(problem) | KeyProblem::OfCertificateKey(problem) => problem,
+            other => other,
+        }
+    }
+}
+
+impl Content {
+    /// The most bytes of a file with it: the longest, and a line end.
+    pub(super) fn longest(self) -> usize {
+        match self {
+            Content::Key | Content::ProxyAuth => LONGEST + 2,
+            Content::Certificate | Content::PrivateKey => pem::LONGEST,
+        }
+    }
+
+    /// What is wrong with a longer file.
+    pub(super) fn too_long(self) -> KeyProblem {
+        match self {
+            Content::Key | Content::ProxyAuth => KeyProblem::TooLong,
+            Content::Certificate | Content::PrivateKey => CertificateProblem::TooLong.into(),
+        }
+    }
 }
 
 impl RealKey {
@@ -121,6 +181,8 @@ impl RealKey {
         match content {
             Content::Key => RealKey::parse(text),
             Content::ProxyAuth => RealKey::parse_proxy_auth(&text),
+            Content::Certificate => Ok(RealKey(pem::certificates(&text)?)),
+            Content::PrivateKey => Ok(RealKey(pem::private_key(&text)?)),
         }
     }
 
@@ -159,22 +221,31 @@ impl RealKey {
     }
 
     /// What is searched for, so that it is found whatever stands around it.
-    pub(super) fn searched(&self, content: Content) -> impl Iterator<Item = &str> {
+    pub(super) fn searched(&self, content: Content) -> SmallVec<[Cow<'_, [u8]>; 2]> {
         let whole = self.0.as_str();
-        let (first, second) = match content {
-            Content::Key => (whole, None),
+        let texts = match content {
+            Content::Key => [Some(whole), None],
             Content::ProxyAuth => match whole.strip_prefix(BEARER) {
-                Some(token) => (token, None),
-                None => (whole, whole.split_once(':').map(|(_, password)| password)),
+                Some(token) => [Some(token), None],
+                None => {
+                    let password = whole.split_once(':').map(|(_, password)| password);
+                    [Some(whole), password.filter(|text| text.len() >= SHORTEST_PASSWORD)]
+                }
             },
+            Content::Certificate => [None, None],
+            Content::PrivateKey => return pem::searched(whole),
         };
-        let second = second.filter(|password| password.len() >= SHORTEST_PASSWORD);
-        std::iter::once(first).chain(second)
+        texts.into_iter().flatten().map(|text| Cow::Borrowed(text.as_bytes())).collect()
     }
 
     /// The key itself. Call only to inject it into a request or to search for it in a response.
     pub(crate) fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is a private key in PEM; no other key has a space.
+    pub(super) fn is_pem(&self) -> bool {
+        self.0.starts_with("-----BEGIN ")
     }
 
     /// Its length in bytes.
@@ -258,7 +329,10 @@ mod tests {
         ] {
             let auth = parse(text.as_bytes()).expect(text);
             assert_eq!(auth.authorization().as_str(), header);
-            assert_eq!(auth.searched(Content::ProxyAuth).collect::<Vec<_>>(), searched);
+            let found = auth.searched(Content::ProxyAuth);
+            assert!(
+                found.iter().map(|text| &text[..]).eq(searched.iter().map(|text| text.as_bytes()))
+            );
             assert_eq!(format!("{auth:?}"), "RealKey(…)");
         }
         let long = ["me:", &"x".repeat(LONGEST)].concat();

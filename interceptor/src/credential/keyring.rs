@@ -6,6 +6,7 @@
 //! thread, since a file may be on a mount that hangs), and by [`Keyring::reload`]. After a rotation
 //! the keys before are still redacted from responses, since an origin may quote them for a while.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,11 +16,13 @@ use http::HeaderMap;
 use interceptor_policy::redact::{RedactError, Redactor};
 use interceptor_policy::{Credential, CredentialId, Policy, WayOut};
 
+use super::certificate::{CertificateEntry, Certificates};
 use super::entry::{Before, KeyringEntry, Keys, lock};
 use super::finder::PlaceholderFinder;
 use super::handed::{HandedKeys, HandedPlaceholder};
 use super::key::{KeyProblem, RealKey};
 use super::outward::Outward;
+use super::pem::Identity;
 use super::placeholder::{PROBE, Placeholder};
 use super::presented::{self, Presented};
 use super::readers;
@@ -36,6 +39,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Keyring {
     slots: Vec<KeyringEntry>,
+    certificates: Certificates,
     /// Whether a key has a living source.
     lives: bool,
     /// Placeholders of removed credentials, which may return.
@@ -86,10 +90,17 @@ impl Keyring {
     ) -> Result<Keyring, Vec<KeyError>> {
         let mut slots = Vec::with_capacity(credentials.len());
         let mut errors = Vec::new();
+        let mut certificates = Certificates::default();
         for credential in credentials {
             let before = previous.map(|previous| previous.before(&credential.name));
             match KeyringEntry::load(credential, &before.unwrap_or_default(), means) {
-                Ok(slot) => slots.push(slot),
+                Ok(slot) => {
+                    let before = previous.and_then(|all| all.certificate(&credential.name));
+                    let (index, loaded) = (slots.len(), (credential, &slot));
+                    let read = certificates.load(index, loaded, before, means.environment);
+                    errors.extend(read.err());
+                    slots.push(slot);
+                }
                 Err(problem) => errors.push(KeyError {
                     credential: credential.name.clone(),
                     place: KeyLocation::of(&credential.key),
@@ -104,11 +115,11 @@ impl Keyring {
                 errors.extend(problems);
                 Outward::default()
             });
-        Keyring::of(slots, retired, outward, errors)
+        Keyring::of((slots, certificates), retired, outward, errors)
     }
 
     fn of(
-        slots: Vec<KeyringEntry>,
+        (slots, certificates): (Vec<KeyringEntry>, Certificates),
         retired: Vec<(String, Placeholder)>,
         outward: Outward,
         errors: Vec<KeyError>,
@@ -132,6 +143,7 @@ impl Keyring {
         )?;
         Ok(Keyring {
             slots,
+            certificates,
             lives,
             retired,
             outward,
@@ -161,6 +173,7 @@ impl Keyring {
             keys: self.slots.iter().map(KeyringEntry::hand_over).collect(),
             retired: self.retired.iter().map(retired).collect(),
             outward: self.outward.hand_over(),
+            certificates: self.certificates.hand_over(),
         }
     }
 
@@ -174,16 +187,19 @@ impl Keyring {
         handed: HandedKeys,
         runs: &Runs,
     ) -> Result<Keyring, Vec<KeyError>> {
-        let HandedKeys { mut keys, retired, outward } = handed;
+        let HandedKeys { mut keys, retired, outward, certificates: mut handed } = handed;
+        let mut certificates = Certificates::default();
         let mut slots = Vec::with_capacity(credentials.len());
         let mut errors = Vec::new();
         for credential in credentials {
             let found = keys.iter().position(|key| key.name == credential.name);
-            let handed = found.map(|index| keys.swap_remove(index));
-            match handed
-                .ok_or(KeyProblem::Unset)
-                .and_then(|key| KeyringEntry::restore(credential, key, runs))
-            {
+            let key = found.map(|index| keys.swap_remove(index)).ok_or(KeyProblem::Unset);
+            let restored = key.and_then(|key| {
+                let slot = KeyringEntry::restore(credential, key, runs)?;
+                certificates.restore(slots.len(), (credential, &slot), &mut handed)?;
+                Ok(slot)
+            });
+            match restored {
                 Ok(slot) => slots.push(slot),
                 Err(problem) => errors.push(KeyError {
                     credential: credential.name.clone(),
@@ -199,7 +215,7 @@ impl Keyring {
             errors.push(problem);
             Outward::default()
         });
-        Keyring::of(slots, known, outward, errors)
+        Keyring::of((slots, certificates), known, outward, errors)
     }
 
     /// The sandbox's variables and their placeholders.
@@ -248,6 +264,16 @@ impl Keyring {
         let credential = policy.credentials().get(id.0)?;
         let slot = self.slots.get(id.0).filter(|slot| slot.name == credential.name)?;
         Some(Arc::clone(&slot.keys.load().current))
+    }
+
+    /// What a credential presents in TLS, as of the last [`Keyring::refresh`].
+    pub(crate) fn identity(&self, id: CredentialId) -> Option<Arc<Identity>> {
+        Some(self.certificates.of(id.0)?.current(self.slots.get(id.0)?))
+    }
+
+    /// Whether a credential has a client certificate.
+    pub(crate) fn has_certificate(&self, id: CredentialId) -> bool {
+        self.certificates.of(id.0).is_some()
     }
 
     /// The redactor for every key, whichever origin responds; `None` without keys. Built once per
@@ -320,9 +346,10 @@ impl Keyring {
             .chain(more);
         let pairs = known.flat_map(|(slot, key)| {
             let place = slot.placeholder.as_str().as_bytes();
-            key.searched(slot.content).map(move |text| (text.as_bytes(), place))
+            key.searched(slot.content).into_iter().map(move |text| (text, place))
         });
-        Redactor::of(pairs)
+        let pairs: Vec<(Cow<'_, [u8]>, &[u8])> = pairs.collect();
+        Redactor::of(pairs.iter().map(|(text, place)| (&text[..], *place)))
     }
 
     /// The way out, as loaded.
@@ -332,7 +359,7 @@ impl Keyring {
 
     /// Every secret: the keys, and the credentials of proxies.
     fn entries(&self) -> impl Iterator<Item = &KeyringEntry> {
-        self.slots.iter().chain(self.outward.entries())
+        self.slots.iter().chain(self.certificates.entries()).chain(self.outward.entries())
     }
 
     /// Rereads every key file, changed or not.
@@ -406,10 +433,11 @@ impl Keyring {
             self.note(caught_up.map_err(|problem| slot.problem(living, problem))?);
             return Ok(());
         }
+        let is_beside = !self.slots.iter().any(|one| std::ptr::eq(one, slot));
         let rotated = slot.read_again(always).map_err(|(path, problem)| KeyError {
             credential: slot.name.clone(),
             place: KeyLocation::File(path),
-            problem,
+            problem: if is_beside { problem.of(slot.content) } else { problem },
         })?;
         self.note(rotated);
         Ok(())
@@ -443,6 +471,9 @@ impl Keyring {
     /// What is wrong with its source.
     pub(crate) async fn usable(&self, id: CredentialId) -> Result<(), KeyError> {
         let Some(slot) = self.slots.get(id.0) else { return Ok(()) };
+        if let Some(certificate) = self.certificates.of(id.0) {
+            certificate.usable(slot)?;
+        }
         let Some(living) = &slot.living else { return Ok(()) };
         let usable = living.usable().await;
         usable.map_err(|problem| slot.problem(living, KeyProblem::Source(problem)))?;
@@ -467,6 +498,11 @@ impl Keyring {
         let living = self.slots.iter().filter_map(|slot| slot.living.as_deref());
         let (placeholder, entry) = (self.remembered(name), self.entry(name));
         Before { placeholder, entry, living: living.collect() }
+    }
+
+    /// The client certificate of the credential of this name.
+    fn certificate(&self, name: &str) -> Option<&CertificateEntry> {
+        self.certificates.of(self.slots.iter().position(|slot| slot.name == name)?)
     }
 
     /// The credential of this name.
@@ -500,7 +536,7 @@ impl logging::Secrets for Keyring {
             let keys = slot.keys.load();
             for key in keys.searched() {
                 let place = slot.placeholder.as_str().as_bytes();
-                key.searched(slot.content).for_each(|text| tell(text.as_bytes(), place));
+                key.searched(slot.content).iter().for_each(|text| tell(text, place));
             }
         }
     }

@@ -8,6 +8,7 @@
 //! The HTTP library does not zeroize the header value or query that carries a key to the origin;
 //! these live until the request is written. To cover them, the process makes itself undumpable.
 
+mod certificate;
 mod entry;
 mod finder;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod handed;
 mod key;
 mod keyring;
 mod outward;
+mod pem;
 mod placeholder;
 mod presented;
 mod readers;
@@ -31,6 +33,8 @@ pub(crate) use self::handed::HandedKeys;
 pub use self::key::{KeyProblem, LONGEST, RealKey, SHORTEST};
 pub use self::keyring::Keyring;
 pub(crate) use self::outward::{Gateway, no_proxy_for, proxy_for};
+pub use self::pem::CertificateProblem;
+pub(crate) use self::pem::Identity;
 pub use self::placeholder::{NoRandomness, Placeholder};
 pub use self::presented::Presented;
 pub(crate) use self::presented::basic;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use interceptor_policy::{KeySource, Policy};
 use zeroize::Zeroizing;
 
-use super::key::{Content, KeyProblem, LONGEST, RealKey};
+use super::key::{Content, KeyProblem, RealKey};
 use super::seed::Seed;
 use super::sources::{Runs, SourceProblem};
 use crate::files;
@@ -57,7 +57,7 @@ impl<'a> Means<'a> {
 
 /// A credential's key could not be loaded. Never shows any part of the key.
 #[derive(Debug, thiserror::Error)]
-#[error("{}, {place}, {problem}", subject(credential))]
+#[error("{}, {place}, {problem}", subject(credential, problem))]
 pub struct KeyError {
     /// The credential's name in the policy, or the field of `upstream`.
     pub credential: String,
@@ -73,10 +73,16 @@ fn is_of_upstream(name: &str) -> bool {
     name == PROXY || name == PROXY_AUTH || name.starts_with(CA)
 }
 
-fn subject(credential: &str) -> String {
-    match is_of_upstream(credential) {
-        true => format!("`{credential}`"),
-        false => format!("the key of credential `{credential}`"),
+fn subject(credential: &str, problem: &KeyProblem) -> String {
+    match problem {
+        KeyProblem::OfCertificate(_) => {
+            format!("the client certificate of credential `{credential}`")
+        }
+        KeyProblem::OfCertificateKey(_) => {
+            format!("the private key of credential `{credential}`")
+        }
+        _ if is_of_upstream(credential) => format!("`{credential}`"),
+        _ => format!("the key of credential `{credential}`"),
     }
 }
 
@@ -84,7 +90,16 @@ impl KeyError {
     /// The JSON pointer to what could not be loaded.
     pub(crate) fn pointer(&self, policy: &Policy) -> String {
         match policy.credential_named(&self.credential) {
-            Some(id) => policy.credential(id).key_pointer.clone(),
+            Some(id) => {
+                let credential = policy.credential(id);
+                let certificate = credential.client_cert.as_ref();
+                let pointer = match &self.problem {
+                    KeyProblem::OfCertificate(_) => certificate.map(|one| &one.certificate_pointer),
+                    KeyProblem::OfCertificateKey(_) => certificate.map(|one| &one.key_pointer),
+                    _ => None,
+                };
+                pointer.unwrap_or(&credential.key_pointer).clone()
+            }
             None if is_of_upstream(&self.credential) => {
                 format!("/{}", self.credential.replace('.', "/"))
             }
@@ -184,12 +199,13 @@ pub(super) fn load(
 
 /// Reads a secret of that kind from a file. A shell's pipe can be read only once.
 pub(crate) fn read(content: Content, path: &Path) -> Result<Loaded, KeyProblem> {
-    // The longest key and a line end.
-    let (text, metadata) = files::read(path, LONGEST + 2).map_err(|error| match error.kind() {
-        ErrorKind::FileTooLarge => KeyProblem::TooLong,
+    let read = files::read(path, content.longest());
+    let (text, metadata) = read.map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge => content.too_long(),
         _ => KeyProblem::Unreadable(error),
     })?;
-    if metadata.is_file() && metadata.mode() & 0o007 != 0 {
+    let is_secret = content != Content::Certificate;
+    if is_secret && metadata.is_file() && metadata.mode() & 0o007 != 0 {
         tracing::warn!(
             path = %path.display(),
             "every user of this machine can read or write the key file"

@@ -66,8 +66,8 @@ pub(super) async fn forward(
     let _waiting = flight.exchange.activity().wait();
     let switch = Switch::asked(&flight.parts);
     let h2 = flight.context.protocol == Protocol::H2 && switch == Switch::None;
-    let way = Route { key: flight.key(), switch, h2 };
-    let ready = match ready(&mut flight, &way, &body).await {
+    let mut way = Route { key: flight.key(), switch, h2 };
+    let ready = match ready(&mut flight, &mut way, &body).await {
         Ok(ready) => ready,
         Err(why) => return Box::pin(unsent(*flight, body, *why)).await,
     };
@@ -91,7 +91,7 @@ pub(super) async fn forward(
 /// Why it is not sent.
 async fn ready(
     flight: &mut Flight<'_>,
-    way: &Route,
+    way: &mut Route,
     body: &Incoming,
 ) -> Result<Ready, Box<Unsent>> {
     let allowance = allowance(flight, &way.key, body)?;
@@ -101,6 +101,8 @@ async fn ready(
         keyring.refresh().await;
         keyring.usable(id).await.map_err(|error| unavailable(id, &error))?;
         taken = Some(Instant::now());
+        // The certificate may be another by now.
+        way.key = flight.key();
     }
     let (head, range, key) = outgoing(flight, &way.switch).map_err(Unsent::from)?;
     let keyed = key.zip(taken).map(|(key, taken)| Keyed { key, taken });
@@ -283,6 +285,7 @@ async fn send(
         let attempt = HandshakeContext {
             governed: key.is_governed(),
             asked_for_certificate: connection.asked_for_certificate,
+            presented: key.presents(),
         };
         flight.exchange.sent(true);
         flight.exchange.pause();

@@ -62,7 +62,8 @@ pub(crate) enum InjectError {
     Query,
 }
 
-/// Removes every authentication that the client sent and sets the real key, which it returns.
+/// Removes every authentication that the client sent and sets the real key, which it returns. Of a
+/// credential that has a client certificate alone, nothing is set.
 ///
 /// `presented` is what [`Keyring::presented`] returned for this request, before it was changed.
 ///
@@ -81,23 +82,25 @@ pub(crate) fn inject(
         form.or_else(|| unasked(&credential.forms, parts.uri.path())).ok_or(InjectError::NoKey)?;
     let key = keyring.key(policy, id).ok_or(InjectError::NoKey)?;
     let text = key.expose();
+    // A private key is for TLS, and no part of any request.
+    let form = Some(form).filter(|_| credential.has_key());
 
     let mut header = match form {
-        Form::Header { name, prefix, suffix } => {
+        Some(Form::Header { name, prefix, suffix }) => {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| InjectError::Header)?;
             Some((name, value(&[prefix, text, suffix])?))
         }
-        Form::Basic { username } => {
+        Some(Form::Basic { username }) => {
             let user = basic_user(&parts.headers, keyring, id, username);
             Some((AUTHORIZATION, basic_value(user, text)?))
         }
-        Form::Query { .. } => None,
+        Some(Form::Query { .. }) | None => None,
     };
 
     strip_hop_by_hop(&mut parts.headers);
     let strip = policy.strip(id);
     strip_headers(&mut parts.headers, strip);
-    let set = form.query().map(|name| (name, text));
+    let set = form.and_then(Form::query).map(|name| (name, text));
     if let Some(uri) = with_query(&parts.uri, strip, set)? {
         parts.uri = uri;
     }

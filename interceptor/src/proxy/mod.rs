@@ -6,6 +6,7 @@ pub(crate) mod asking;
 pub(crate) mod budget;
 pub(crate) mod echoes;
 mod handed;
+mod identities;
 pub(crate) mod live;
 pub(crate) mod pace;
 pub(crate) mod quota;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use interceptor_policy::{CredentialId, Host, Policy, Scheme};
 
+use super::identities::Identities;
 use super::{Runtime, road};
 use crate::credential::Keyring;
 use crate::logging::{self, KeptOut};
@@ -24,6 +25,8 @@ pub struct Rules {
     /// The roots that the operator and the policy name, PEM.
     pub(crate) given_roots: Arc<str>,
     pub(crate) generation: Generation,
+    /// What is presented to origins in TLS.
+    identities: Arc<Identities>,
     /// Where they are those of a lease.
     overlay: Option<Overlay>,
     /// Redacts the keys from the log while this value exists: while in force, and for requests that
@@ -46,7 +49,8 @@ impl Rules {
         let (road, given_roots) = road::of(runtime, &keyring)?;
         let kept_out = logging::keep_out(&keyring).map(Arc::new);
         let (policy, road) = (Arc::new(policy), Arc::new(road));
-        Ok(Rules { policy, keyring, road, given_roots, generation, overlay: None, kept_out })
+        let (identities, overlay) = (Arc::default(), None);
+        Ok(Rules { policy, keyring, road, given_roots, generation, identities, overlay, kept_out })
     }
 
     /// By what connections are judged, and the road that they take.
@@ -62,8 +66,11 @@ impl Rules {
         port: u16,
         credential: Option<CredentialId>,
     ) -> PoolKey {
+        let presenting = credential.filter(|_| scheme == Scheme::Https);
+        let presenting =
+            presenting.and_then(|id| self.identities.of(&self.keyring, id, &self.road.tls));
         let key = PoolKey::new(self.generation, scheme, host, port, credential);
-        key.under(self.overlay.as_ref())
+        key.presenting(presenting).under(self.overlay.as_ref())
     }
 
     /// The same rules with the policy of a lease, whose credentials are the same.
@@ -74,6 +81,7 @@ impl Rules {
             road: self.road.clone(),
             given_roots: self.given_roots.clone(),
             generation: self.generation,
+            identities: self.identities.clone(),
             overlay: Some(Overlay::new()),
             kept_out: self.kept_out.clone(),
         }

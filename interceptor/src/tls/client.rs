@@ -3,6 +3,7 @@
 //!
 //! Verification cannot be turned off (attack T4). TLS sessions are kept per sandbox (K23).
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -124,6 +125,13 @@ impl ClientConfigs {
         ClientConfigs { base, h2: OnceLock::new(), h1: OnceLock::new() }
     }
 
+    /// The same for connections that present this certificate, with sessions of their own.
+    pub(crate) fn presenting(&self, certificate: Arc<CertifiedKey>) -> ClientConfigs {
+        let mut base = ClientConfig::clone(&self.base);
+        base.client_auth_cert_resolver = Arc::new(OneCertificate(certificate));
+        ClientConfigs::new(Arc::new(base))
+    }
+
     /// Offers HTTP/2 and HTTP/1.1.
     pub(crate) fn h2(&self) -> &Arc<ClientConfig> {
         self.h2.get_or_init(|| self.offering(&[b"h2", b"http/1.1"]))
@@ -161,10 +169,35 @@ pub(crate) async fn watched<F: Future>(handshake: F) -> (F::Output, bool) {
 #[derive(Debug)]
 struct NoCertificate;
 
+/// Notes that a certificate was asked for. Outside a watched handshake nobody needs to know.
+fn note_asked() {
+    let _ = ASKED.try_with(|asked| asked.store(true, Ordering::Relaxed));
+}
+
+/// Presents this certificate, whichever issuers the origin names: the policy says that it is for
+/// that host.
+struct OneCertificate(Arc<CertifiedKey>);
+
+impl fmt::Debug for OneCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OneCertificate(…)")
+    }
+}
+
+impl ResolvesClientCert for OneCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        note_asked();
+        Some(self.0.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
 impl ResolvesClientCert for NoCertificate {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        // Outside a watched handshake nobody needs to know.
-        let _ = ASKED.try_with(|asked| asked.store(true, Ordering::Relaxed));
+        note_asked();
         None
     }
 

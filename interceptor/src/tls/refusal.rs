@@ -23,6 +23,8 @@ pub(crate) struct HandshakeContext {
     pub governed: bool,
     /// Whether the origin asked for a client certificate.
     pub asked_for_certificate: bool,
+    /// Whether there was one to present.
+    pub presented: bool,
 }
 
 /// The rustls error in a stream's error.
@@ -55,6 +57,9 @@ pub(crate) fn words(error: &io::Error, attempt: HandshakeContext) -> String {
 
 /// For an origin that requires a client certificate.
 pub(crate) fn certificate_demanded(attempt: HandshakeContext) -> String {
+    if attempt.presented {
+        return "it requires a client certificate of another kind than the credential's".to_owned();
+    }
     format!(
         "it requires a client certificate, and there is none to present; {}",
         present_one(attempt)
@@ -64,6 +69,11 @@ pub(crate) fn certificate_demanded(attempt: HandshakeContext) -> String {
 /// For an origin that asked for a client certificate and then ended the connection without an
 /// answer.
 pub(crate) fn certificate_missed(attempt: HandshakeContext) -> String {
+    if attempt.presented {
+        return "it got the credential's client certificate and ended the connection without an \
+                answer; it may not accept that certificate"
+            .to_owned();
+    }
     format!(
         "it asked for a client certificate, got none, and ended the connection without an answer; \
          if it needs one, {}",
@@ -73,8 +83,7 @@ pub(crate) fn certificate_missed(attempt: HandshakeContext) -> String {
 
 fn present_one(attempt: HandshakeContext) -> &'static str {
     if attempt.governed {
-        "put a proxy in front of it that presents one (a credential's host cannot be passed \
-         through)"
+        "give its credential a `client_cert`"
     } else {
         "name the host in `network.passthrough`, so that the client can present its own"
     }
@@ -141,6 +150,12 @@ pub(crate) fn of_tls(error: &Error, attempt: HandshakeContext) -> String {
 
 fn of_alert(alert: AlertDescription, attempt: HandshakeContext) -> String {
     use AlertDescription as Alert;
+    if attempt.presented
+        && attempt.asked_for_certificate
+        && let Some(why) = rejection(alert)
+    {
+        return format!("it refused the credential's client certificate: {why}");
+    }
     match alert {
         Alert::CertificateRequired | Alert::NoCertificate => certificate_demanded(attempt),
         // TLS 1.2 servers send these to a client without a certificate (RFC 5246 section 7.4.6), or
@@ -170,6 +185,23 @@ fn of_alert(alert: AlertDescription, attempt: HandshakeContext) -> String {
             u8::from(alert)
         ),
     }
+}
+
+/// Why an origin refused a client certificate, by its alert (RFC 8446 section 6.2).
+fn rejection(alert: AlertDescription) -> Option<&'static str> {
+    use AlertDescription as Alert;
+    Some(match alert {
+        Alert::CertificateExpired => "it has expired, or its clock says so",
+        Alert::CertificateRevoked => "it was revoked",
+        Alert::UnknownCA => "it does not trust the CA that issued it",
+        Alert::UnsupportedCertificate => "it is of a kind that it does not support",
+        Alert::AccessDenied => "it is not permitted there",
+        Alert::BadCertificate | Alert::CertificateUnknown | Alert::HandshakeFailure => {
+            "it does not accept it, and does not say why"
+        }
+        Alert::DecryptError => "its signature could not be verified",
+        _ => return None,
+    })
 }
 
 #[expect(clippy::too_many_lines, reason = "a table: one arm a problem")]

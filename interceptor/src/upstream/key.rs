@@ -6,6 +6,8 @@ use std::sync::{Arc, Weak};
 
 use interceptor_policy::{CredentialId, Host, Scheme};
 
+use crate::tls::client::ClientConfigs;
+
 /// Identifies one version of the rules; later versions compare greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Generation(u64);
@@ -42,6 +44,26 @@ impl PartialEq for OverlayMark {
 
 impl Eq for OverlayMark {}
 
+/// What a connection presents in TLS: it equals only itself, so that no connection is reused with
+/// another certificate than it was made with.
+#[derive(Clone, Debug)]
+pub(crate) struct Presenting(Arc<ClientConfigs>);
+
+impl Presenting {
+    /// Differs from every other.
+    pub(crate) fn new(tls: ClientConfigs) -> Presenting {
+        Presenting(Arc::new(tls))
+    }
+}
+
+impl PartialEq for Presenting {
+    fn eq(&self, other: &Presenting) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Presenting {}
+
 /// The key of a pooled connection. A credential is an index into one policy's list, so the key
 /// includes the generation of its rules. The generation also covers the route: the upstream proxy,
 /// the source of its credential, and the roots that the origin was verified against.
@@ -55,6 +77,7 @@ pub(crate) struct PoolKey {
     pub port: u16,
     credential: Option<CredentialId>,
     generation: Generation,
+    presenting: Option<Presenting>,
     overlay: Option<OverlayMark>,
 }
 
@@ -76,7 +99,23 @@ impl PoolKey {
         port: u16,
         credential: Option<CredentialId>,
     ) -> PoolKey {
-        PoolKey { scheme, host, port, credential, generation, overlay: None }
+        let (presenting, overlay) = (None, None);
+        PoolKey { scheme, host, port, credential, generation, presenting, overlay }
+    }
+
+    /// The same for connections that present a certificate.
+    pub(crate) fn presenting(self, presenting: Option<Presenting>) -> PoolKey {
+        PoolKey { presenting, ..self }
+    }
+
+    /// TLS with what its connections present, if they do.
+    pub(super) fn tls(&self) -> Option<&ClientConfigs> {
+        self.presenting.as_ref().map(|Presenting(tls)| &**tls)
+    }
+
+    /// Whether its connections present a certificate.
+    pub(crate) fn presents(&self) -> bool {
+        self.presenting.is_some()
     }
 
     /// The same for connections that were dialled under a lease.

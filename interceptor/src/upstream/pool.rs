@@ -1,7 +1,8 @@
 //! The pool of one sandbox's connections to origins.
 //!
-//! A connection is reused only for the same scheme, host, port and credential (attacks K23, H2): a
-//! connection that one credential authenticated never carries another's request. The pool is
+//! A connection is reused only for the same scheme, host, port, credential and client certificate
+//! (attacks K23, H2): a connection that one credential authenticated never carries another's
+//! request. The pool is
 //! bounded in size and time, and dropped with its sandbox.
 //!
 //! It keeps only connections made under the current rules. A connection in use or being dialled
@@ -28,7 +29,7 @@ use super::body::Outgoing;
 use super::forgiving::Forgiving;
 use super::h1::H1;
 pub(crate) use super::h1::SendError;
-pub(crate) use super::key::{Generation, Overlay, PoolKey};
+pub(crate) use super::key::{Generation, Overlay, PoolKey, Presenting};
 use super::{Terms, Upstream, UpstreamError, Wire};
 use crate::metrics::{Handshake, SandboxMetrics, Side};
 use crate::tls::client::watched;
@@ -105,7 +106,7 @@ pub(crate) struct Connection {
     pub address: Option<SocketAddr>,
     /// Whether it has carried a request before, so that the origin may have closed it meanwhile.
     pub used: bool,
-    /// Whether the origin requested a client certificate, which it did not get.
+    /// Whether the origin requested a client certificate.
     pub asked_for_certificate: bool,
 }
 
@@ -473,12 +474,15 @@ impl Pool {
             })?,
             Host::Ip(address) => ServerName::from(*address),
         };
-        let tls = &terms.road.tls;
+        let tls = key.tls().unwrap_or(&terms.road.tls);
         let config = if h2 { tls.h2() } else { tls.h1() };
         let (stream, asked) =
             watched(TlsConnector::from(config.clone()).connect(name, stream)).await;
-        let attempt =
-            HandshakeContext { governed: key.is_governed(), asked_for_certificate: asked };
+        let attempt = HandshakeContext {
+            governed: key.is_governed(),
+            asked_for_certificate: asked,
+            presented: key.presents(),
+        };
         let stream = stream.map_err(|error| explain(&error, attempt))?;
         let negotiated_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         if negotiated_h2 {

@@ -21,12 +21,16 @@ use std::sync::{Arc, Mutex, OnceLock};
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::ca::{ByName, Ca, Flaw};
 use record::Records;
@@ -42,6 +46,8 @@ pub struct Shared {
     pub connections: AtomicUsize,
     /// TLS handshakes that failed.
     pub failed_handshakes: AtomicUsize,
+    /// TLS handshakes that resumed a session.
+    pub resumed_handshakes: AtomicUsize,
     /// Requests whose client went away before the answer was complete.
     pub vanished: AtomicUsize,
     /// The directory of the repositories served at `/OWNER/NAME.git/`, and the token they require.
@@ -64,6 +70,7 @@ pub struct Origin {
 pub(crate) struct Connection {
     pub(crate) number: usize,
     pub(crate) sni: Option<String>,
+    pub(crate) client: Option<String>,
     pub(crate) tls: bool,
 }
 
@@ -78,6 +85,31 @@ impl Origin {
         flaws: Vec<(String, Flaw)>,
     ) -> Origin {
         let config = server_config(ca, protocols, flaws);
+        Origin::start(runtime, shared, Some(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    /// An origin over TLS that asks clients for a certificate of this root (PEM), and requires one
+    /// if `required`.
+    pub fn mutual(
+        runtime: &Handle,
+        shared: Arc<Shared>,
+        ca: Arc<Ca>,
+        protocols: &[&str],
+        (root, required): (&str, bool),
+    ) -> Origin {
+        let mut roots = RootCertStore::empty();
+        let root = CertificateDer::from_pem_slice(root.as_bytes()).expect("a root");
+        roots.add(root).expect("a root");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let roots = Arc::new(roots);
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+        let verifier = if required { verifier } else { verifier.allow_unauthenticated() };
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has both versions")
+            .with_client_cert_verifier(verifier.build().expect("a verifier"))
+            .with_cert_resolver(Arc::new(ByName::new(ca, vec![])));
+        config.alpn_protocols = protocols.iter().map(|&name| name.as_bytes().to_vec()).collect();
         Origin::start(runtime, shared, Some(TlsAcceptor::from(Arc::new(config))))
     }
 
@@ -105,6 +137,13 @@ impl Drop for Origin {
     }
 }
 
+/// The common name in a certificate.
+fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
+    Some(name.to_owned())
+}
+
 fn server_config(ca: Arc<Ca>, protocols: &[&str], flaws: Vec<(String, Flaw)>) -> ServerConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -130,7 +169,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tls: Option<TlsAccep
 
 async fn serve(stream: TcpStream, number: usize, shared: Arc<Shared>, tls: Option<TlsAcceptor>) {
     let Some(tls) = tls else {
-        let connection = Connection { number, sni: None, tls: false };
+        let connection = Connection { number, sni: None, client: None, tls: false };
         return serve_http1(stream, connection, shared).await;
     };
     let Ok(stream) = tls.accept(stream).await else {
@@ -138,8 +177,12 @@ async fn serve(stream: TcpStream, number: usize, shared: Arc<Shared>, tls: Optio
         return;
     };
     let session = stream.get_ref().1;
-    let connection =
-        Connection { number, sni: session.server_name().map(str::to_owned), tls: true };
+    let client = session.peer_certificates().and_then(|chain| common_name(chain.first()?));
+    let sni = session.server_name().map(str::to_owned);
+    if session.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+        shared.resumed_handshakes.fetch_add(1, Ordering::SeqCst);
+    }
+    let connection = Connection { number, sni, client, tls: true };
     if session.alpn_protocol() == Some(b"h2") {
         serve_http2(stream, connection, shared).await;
     } else {

@@ -15,6 +15,8 @@ pub struct Seen {
     pub tls: bool,
     /// The name in the ClientHello.
     pub sni: Option<String>,
+    /// The common name in the certificate that the client presented.
+    pub client: Option<String>,
     /// `h1` or `h2`.
     pub protocol: &'static str,
     /// The host: `:authority`, or `Host`, as sent.
@@ -53,6 +55,7 @@ impl Seen {
             connection: 0,
             tls: true,
             sni: None,
+            client: None,
             protocol: "h1",
             host: host.unwrap_or_default(),
             method,
@@ -121,6 +124,7 @@ impl Records {
             connection: connection.number,
             tls: connection.tls,
             sni: connection.sni.clone(),
+            client: connection.client.clone(),
             protocol: if request.version() == Version::HTTP_2 { "h2" } else { "h1" },
             host: uri.authority().map(ToString::to_string).or(named).unwrap_or_default(),
             method: request.method().to_string(),

@@ -12,9 +12,12 @@ pub(crate) fn habits(document: &Document, policy: &Policy) -> Vec<Problem> {
     for (name, written) in document.credentials.iter().chain(&document.credentials_v2) {
         let Some(id) = policy.credential_named(name) else { continue };
         let credential = policy.credential(id);
-        if matches!(credential.key, KeySource::Literal(_)) {
+        let certificate = credential.client_cert.as_ref().filter(|one| !one.is_alone);
+        let keys = [(&credential.key, &credential.key_pointer)];
+        let keys = keys.into_iter().chain(certificate.map(|one| (&one.key, &one.key_pointer)));
+        for (_, pointer) in keys.filter(|(key, _)| matches!(key, KeySource::Literal(_))) {
             warnings.push(Problem::new(
-                credential.key_pointer.clone(),
+                pointer.clone(),
                 "the key stands in the policy itself: whoever reads the file has it; write \
                  {\"env\": NAME} or {\"file\": PATH}",
             ));

@@ -20,17 +20,22 @@ impl Reader {
     }
 
     pub(super) fn credential(&mut self, node: &Node<'_>) -> Option<CredentialDocument> {
-        let [key, endpoints, hosts, inject, env, plaintext, cookies] =
+        let [key, client_cert, endpoints, hosts, inject, env, plaintext, cookies] =
             self.fields(node, "a credential of `credentials_v2`", CREDENTIAL)?;
         let mut credential = CredentialDocument::at(node.pointer.clone());
+        if client_cert.is_some() {
+            self.fits_certificate(key.is_some(), inject.as_ref(), plaintext.as_ref());
+        }
         match key {
             Some(key) => credential.key = self.key(&key),
+            None if client_cert.is_some() => {}
             None => self.error(
                 node,
                 "the field `key` is missing: a string, {\"env\": NAME}, {\"file\": PATH} or \
-                 {\"exec\": [PROGRAM, …]}",
+                 {\"exec\": [PROGRAM, …]}; or `client_cert`",
             ),
         }
+        credential.client_cert = client_cert.and_then(|node| self.client_cert(&node));
         credential.endpoints = endpoints.map(|node| self.endpoints(&node));
         credential.hosts = hosts.map(|node| self.hosts(&node));
         credential.inject = inject.and_then(|node| self.inject(&node));
@@ -228,6 +233,7 @@ impl CredentialDocument {
     pub(super) fn at(pointer: String) -> CredentialDocument {
         CredentialDocument {
             key: None,
+            client_cert: None,
             endpoints: None,
             hosts: None,
             inject: None,

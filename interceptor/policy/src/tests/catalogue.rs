@@ -176,7 +176,11 @@ fn the_schema_lists_the_fields_that_the_reader_accepts() {
     assert_eq!(fields(&definitions["InjectDocument"]), known(&read::INJECT));
     assert_eq!(fields(&definitions["LimitsDocument"]), known(&read::LIMITS));
     assert_eq!(fields(&definitions["UpstreamDocument"]), known(&read::UPSTREAM));
-    assert_eq!(definitions["CredentialDocument"]["required"], serde_json::json!(["key"]));
+    assert_eq!(fields(&definitions["ClientCertDocument"]), known(&read::CLIENT_CERT));
+    assert_eq!(
+        definitions["CredentialDocument"]["anyOf"],
+        serde_json::json!([{ "required": ["key"] }, { "required": ["client_cert"] }])
+    );
     assert_eq!(
         definitions["EndpointDocument"]["required"],
         serde_json::json!(["methods", "paths"])

@@ -6,6 +6,7 @@ mod ask_laws;
 mod base_url;
 mod bounds;
 mod catalogue;
+mod client_cert;
 mod connections;
 mod decide;
 mod document;

@@ -228,9 +228,7 @@ impl Loader {
     ) -> Result<(), Vec<Problem>> {
         const AGAIN: &str = "start it again with this policy, and it will be hidden";
         let mut problems = Vec::new();
-        let keys = policy.credentials().iter().map(|one| (&one.key, one.key_pointer.as_str()));
-        let auth = policy.way_out().proxy_auth.as_ref().map(|auth| (auth, "/upstream/proxy_auth"));
-        for (key, pointer) in keys.chain(auth) {
+        for (key, pointer) in policy.secret_sources() {
             let (path, what) = match key {
                 KeySource::Env(_) | KeySource::Exec(_) => continue,
                 KeySource::File(path) => (path.as_path(), "the key's file"),
