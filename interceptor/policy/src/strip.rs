@@ -7,6 +7,8 @@
 //! `apiKey` for `api_key`. So names are compared by their letters and digits alone, and for the
 //! prefixes and suffixes in the file, with `-` for every other character.
 
+mod usual;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -14,6 +16,7 @@ use std::sync::LazyLock;
 use percent_encoding::percent_decode;
 use serde::Deserialize;
 
+use self::usual::Usual;
 use super::credential::{Credential, Form};
 
 /// Names up to this length stay on the stack; nearly every header's name is shorter.
@@ -38,6 +41,17 @@ const FRAMING: [&str; 13] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+/// Headers that override a request's method, by their letters.
+const OVERRIDES: [&str; 5] = [
+    "xhttpmethodoverride",
+    "xhttpmethod",
+    "xmethodoverride",
+    "httpmethodoverride",
+    "methodoverride",
+];
+/// The length of the shortest of them.
+const SHORTEST_OVERRIDE: usize = "xhttpmethod".len();
 
 /// Names that an API needs although they are on the list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -183,6 +197,8 @@ pub struct Strip {
     kept_headers: HashSet<Box<[u8]>>,
     kept_query: HashSet<Box<[u8]>>,
     cookies: bool,
+    /// Headers that pass.
+    passing: Usual,
 }
 
 impl Strip {
@@ -198,6 +214,7 @@ impl Strip {
             kept_headers: set(&credential.keeps.headers),
             kept_query: set(&credential.keeps.query),
             cookies: credential.cookies,
+            passing: Usual::default(),
         };
         for form in neighbours.flat_map(|neighbour| &neighbour.forms) {
             match form {
@@ -206,6 +223,7 @@ impl Strip {
                 Form::Query { name } => strip.own_query.insert(bare(name)),
             };
         }
+        strip.passing = Usual::new(|name| !strip.removes(name));
         strip
     }
 
@@ -216,6 +234,10 @@ impl Strip {
 
     /// Whether a header of this name is removed.
     pub fn header(&self, name: &str) -> bool {
+        !self.passing.holds(name) && self.removes(name)
+    }
+
+    fn removes(&self, name: &str) -> bool {
         let lists = &*LISTS;
         let mut name = Folded::of(name.as_bytes());
         let listed = {
@@ -381,23 +403,18 @@ pub fn resembles_framing(name: &str) -> Option<&'static str> {
 
 /// Whether a header of this name overrides a request's method.
 pub fn is_method_override(name: &str) -> bool {
-    // The first letter rules out most headers without copying.
-    name.trim_start_matches(|first: char| !first.is_ascii_alphanumeric())
-        .starts_with(['x', 'X', 'h', 'H', 'm', 'M'])
+    // Length and first letter rule out most headers without copying.
+    name.len() >= SHORTEST_OVERRIDE
+        && name
+            .trim_start_matches(|first: char| !first.is_ascii_alphanumeric())
+            .starts_with(['x', 'X', 'h', 'H', 'm', 'M'])
         && overrides_method(name.as_bytes())
 }
 
 fn overrides_method(name: &[u8]) -> bool {
-    let names = [
-        "xhttpmethodoverride",
-        "xhttpmethod",
-        "xmethodoverride",
-        "httpmethodoverride",
-        "methodoverride",
-    ];
     let mut folded = Folded::of(name);
     let bare = folded.bare();
-    names.iter().any(|name| name.as_bytes() == bare)
+    OVERRIDES.iter().any(|name| name.as_bytes() == bare)
 }
 
 /// The methods that a query's `_method` asks for: Rails, Symfony, Laravel and others read it.

@@ -143,7 +143,8 @@ pub(super) fn searchable(head: &mut Parts, redactor: &Redactor) -> Option<Widene
 /// Whether a field asks for a range or a coding or, if a range is asked for, for a digest of it.
 fn is_offer(name: &HeaderName, partial: bool) -> bool {
     let folded = || name.as_str().bytes().filter(u8::is_ascii_alphanumeric);
-    OFFERS.iter().any(|offer| folded().eq(offer.bytes()))
+    let length = folded().count();
+    OFFERS.iter().any(|offer| offer.len() == length && folded().eq(offer.bytes()))
         || partial && digests::is_asked_for(&folded().map(char::from).collect::<String>())
 }
 

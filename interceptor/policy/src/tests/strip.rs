@@ -162,6 +162,9 @@ fn names_that_a_service_needs_are_kept_and_names_that_a_credential_uses_are_not(
     with(r#""mine":{"key":"k","hosts":["mine.test"],"inject":{"header":"x-note"}}"#, |strip| {
         assert!(strip.header("X_Note") && strip.header("authorization"));
     });
+    with(r#""mine":{"key":"k","hosts":["mine.test"],"inject":{"header":"x-app"}}"#, |strip| {
+        assert!(strip.header("x-app") && !strip.header("x-request-id"));
+    });
     with(r#""mine":{"key":"k","hosts":["mine.test"],"cookies":true}"#, |strip| {
         assert!(strip.passes_cookies() && !strip.header("cookie") && strip.header("authorization"));
     });
@@ -206,6 +209,7 @@ fn r3_method_overrides_are_known_by_header_and_parameter() {
     {
         assert!(is_method_override(name), "{name}");
     }
+    assert!(is_method_override("xhttpmethod") && !is_method_override("xhttpmetho"));
     assert!(!is_method_override("method") && !is_method_override("x-method"));
     let found: Vec<String> = query_overrides(
         "a=1&_method=DELETE&%5Fmethod=P%55T;.method=x&method=flickr.test&methods=1&\
