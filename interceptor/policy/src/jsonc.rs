@@ -78,8 +78,9 @@ fn block_end(bytes: &[u8], at: usize) -> Option<usize> {
     memchr::memmem::find(&bytes[at..], b"*/").map(|end| at + end + 2)
 }
 
-/// Behind the closing quote of the string whose text starts at `at`.
-fn string_end(bytes: &[u8], mut at: usize) -> usize {
+/// The position after the closing quote of the JSON string whose text starts at `at`; that of the
+/// end, if it has none.
+pub fn string_end(bytes: &[u8], mut at: usize) -> usize {
     while let Some(byte) = bytes.get(at) {
         at += 1;
         match byte {

@@ -125,7 +125,7 @@ pub use host::{Authority, Host, HostError, HostName};
 pub use inject::{BasicDocument, InjectDocument};
 pub use json::is_too_deep;
 pub use json::{MAX_BYTES, MAX_DEPTH};
-pub use jsonc::strict_json;
+pub use jsonc::{strict_json, string_end};
 pub use jsonc_edit::{EditError, edited};
 pub use learn::{Learnt, Observations, Usage, learn};
 pub use limits::Limits;

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use interceptor_policy::{Problem, child_pointer};
+use interceptor_policy::{Problem, child_pointer, string_end};
 use serde::de::IgnoredAny;
 
 /// How many bytes of a line are shown before the value, and in all.
@@ -228,19 +228,6 @@ impl<'a> Walk<'a> {
         }
         end
     }
-}
-
-/// The position after the closing quote of the string whose text starts at `at`.
-fn string_end(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(byte) = bytes.get(at) {
-        at += 1;
-        match byte {
-            b'\\' => at += 1,
-            b'"' => break,
-            _ => {}
-        }
-    }
-    at.min(bytes.len())
 }
 
 /// Whether a value at these names may be shown.

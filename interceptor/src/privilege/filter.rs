@@ -6,16 +6,7 @@ use std::collections::BTreeMap;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetArch};
 
 use crate::sandbox::SandboxError;
-use crate::sandbox::seccomp::{NEW_NAMESPACES, argument, foreign_numbers, has_bit};
-
-/// Fail with ENOSYS: filters cannot see io_uring operations, nor clone3's flags, which are in
-/// memory.
-const ABSENT: [i64; 4] = [
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_clone3,
-];
+use crate::sandbox::seccomp::{ABSENT, NEW_NAMESPACES, argument, foreign_numbers, has_bit};
 
 /// Fail with EPERM whatever the arguments.
 const REFUSED: [i64; 46] = [

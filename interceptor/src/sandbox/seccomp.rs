@@ -31,7 +31,7 @@ const SOCKET_TYPE_MASK: u64 = 0xf;
 
 /// Fail with ENOSYS, so that programs fall back: from io_uring to ordinary calls, from clone3
 /// (whose flags are in memory, where no filter can read them) to clone.
-const ABSENT: [i64; 4] = [
+pub(crate) const ABSENT: [i64; 4] = [
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,

@@ -75,19 +75,11 @@ pub(super) fn not_own(
     if !is_own(address) || policy.allows_address(address, port) {
         return Ok(());
     }
-    Err(Deny {
-        reason: Reason::HostDenied,
-        status: Reason::HostDenied.status(),
-        filter: Filter::Network,
-        rule: None,
-        credential: None,
-        message: format!(
-            "{host} port {port} was refused by the network policy: it resolves to {address}, \
-             which belongs to the host that runs the interceptor; an allow rule that names the \
-             address would permit it"
-        ),
-        nearest: None,
-    })
+    Err(refused(format!(
+        "{host} port {port} was refused by the network policy: it resolves to {address}, \
+         which belongs to the host that runs the interceptor; an allow rule that names the \
+         address would permit it"
+    )))
 }
 
 /// Refuses the page of an interceptor, whatever the policy says: it decides about sandboxes.
@@ -95,18 +87,22 @@ fn not_a_page(address: SocketAddr) -> Result<(), Deny> {
     if !is_page(address) {
         return Ok(());
     }
-    Err(Deny {
+    Err(refused(format!(
+        "{address} is the page of an interceptor, which no sandbox reaches, whatever its \
+         policy allows"
+    )))
+}
+
+fn refused(message: String) -> Deny {
+    Deny {
         reason: Reason::HostDenied,
         status: Reason::HostDenied.status(),
         filter: Filter::Network,
         rule: None,
         credential: None,
-        message: format!(
-            "{address} is the page of an interceptor, which no sandbox reaches, whatever its \
-             policy allows"
-        ),
+        message,
         nearest: None,
-    })
+    }
 }
 
 /// Whether `address` is this host's own. The routing table tells: the source for a local address is
