@@ -2,8 +2,8 @@
 //!
 //! curl 7.88 ends its upload as soon as it reads an error status, with fewer bytes than it
 //! announced. h2 then resets the stream (RFC 9113 section 8.1.1), and drops what it has not written
-//! of the response. So once an error was answered here, the end of a request whose response is in
-//! progress waits for the end of that response.
+//! of the response. So the end of a request waits for the end of a response that may be an error.
+//! Which is one, compression hides: those that begin right after an error was answered.
 
 use std::io;
 use std::pin::Pin;
@@ -11,13 +11,15 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use super::scan::{DATA, END_STREAM, Scan};
 
-/// How long after an error the end of a request may wait, and for how long: while it does, nothing
-/// behind it is read, window updates included.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long after an error a response may be that error, and how long the end of its request waits,
+/// once. While it does, nothing behind it is read, window updates included.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+/// The most streams in `errors`; h2 serves fewer at once.
+const MOST: usize = 512;
 
 /// Reads a connection, and keeps back what must wait.
 #[derive(Debug, Default)]
@@ -25,10 +27,10 @@ pub(super) struct Early {
     /// Bytes that were read and not yet passed on, and how many of them were.
     kept: Vec<u8>,
     passed: usize,
-    /// The stream whose response must end first.
+    /// Streams with a response in progress that may be an error.
+    errors: Vec<u32>,
+    /// The one of them that must end first.
     awaited: Option<(u32, Pin<Box<Sleep>>, Waker)>,
-    /// The stream that is no longer waited for.
-    overdue: Option<u32>,
 }
 
 impl Early {
@@ -42,8 +44,8 @@ impl Early {
         if let Some((awaited, timer, waker)) = &mut self.awaited {
             waker.clone_from(cx.waker());
             ready!(timer.as_mut().poll(cx));
-            self.overdue = Some(*awaited);
-            self.awaited = None;
+            let overdue = *awaited;
+            self.over(overdue);
         }
         if self.kept.is_empty() {
             return Pin::new(stream).poll_read(cx, out);
@@ -57,28 +59,21 @@ impl Early {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes back the end of a request and what follows it, if one of `answers` must end first.
-    /// `before` is where the bytes just read begin in `out`, and `erred` when an error was
-    /// answered.
-    ///
-    /// Returns whether nothing is left of them.
+    /// Takes back the end of a request whose response must end first, and what follows it. `before`
+    /// is where the bytes just read begin in `out`. Returns whether nothing is left of them.
     pub(super) fn keep(
         &mut self,
         out: &mut ReadBuf<'_>,
         before: usize,
-        (from, answers): (&Scan, &[u32]),
-        erred: Instant,
+        from: &Scan,
         cx: &mut Context<'_>,
     ) -> bool {
-        if erred.elapsed() >= PATIENCE {
+        if self.errors.is_empty() {
             return false;
         }
         let read = &out.filled()[before..];
         let found = from.find(read, |kind, flags, stream| {
-            kind == DATA
-                && flags & END_STREAM != 0
-                && answers.contains(&stream)
-                && self.overdue != Some(stream)
+            kind == DATA && flags & END_STREAM != 0 && self.errors.contains(&stream)
         });
         let Some((at, stream)) = found else { return false };
         let rest = self.kept.split_off(self.passed);
@@ -91,8 +86,16 @@ impl Early {
         at == 0
     }
 
+    /// Notes that a response begins on this stream that may be an error.
+    pub(super) fn begins(&mut self, stream: u32) {
+        if self.errors.len() < MOST {
+            self.errors.push(stream);
+        }
+    }
+
     /// Notes that the response on this stream is over.
     pub(super) fn over(&mut self, stream: u32) {
+        self.errors.retain(|error| *error != stream);
         if let Some((_, _, waker)) = self.awaited.take_if(|(awaited, ..)| *awaited == stream) {
             waker.wake();
         }

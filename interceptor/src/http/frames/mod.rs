@@ -118,7 +118,7 @@ impl<S> Frames<S> {
         if self.window.is_short() {
             self.withhold(bytes);
         }
-        let Frames { tally, from, opened, counts, answers, unfinished, window, .. } = self;
+        let Frames { tally, from, opened, counts, answers, early, unfinished, window, .. } = self;
         let mut tally = tally.lock();
         let mut result = Ok(());
         from.take(bytes, |frame| {
@@ -130,7 +130,10 @@ impl<S> Frames<S> {
                     *opened = (*opened).max(frame.stream);
                 }
                 CONTINUATION => {}
-                RST_STREAM => return answers.retain(|stream| *stream != frame.stream),
+                RST_STREAM => {
+                    early.over(frame.stream);
+                    return answers.retain(|stream| *stream != frame.stream);
+                }
                 SETTINGS if frame.flags & END_STREAM == 0 => return window.settings(frame),
                 WINDOW_UPDATE if frame.stream == 0 => return window.granted(frame),
                 _ => return,
@@ -167,7 +170,7 @@ impl<S> Frames<S> {
         let Frames { tally, to, answers, early, window, .. } = self;
         let mut tally = tally.lock();
         tally.blocked = false;
-        let mut over = |answers: &mut Vec<u32>, stream| {
+        let over = |answers: &mut Vec<u32>, early: &mut Early, stream| {
             answers.retain(|answer| *answer != stream);
             early.over(stream);
         };
@@ -175,24 +178,27 @@ impl<S> Frames<S> {
             DATA => {
                 window.spent(frame.length);
                 if frame.flags & END_STREAM != 0 {
-                    over(answers, frame.stream);
+                    over(answers, early, frame.stream);
                 }
             }
             HEADERS => {
                 tally.too_large += u64::from(is_bare(answers, frame));
                 if frame.flags & END_STREAM != 0 {
-                    over(answers, frame.stream);
+                    over(answers, early, frame.stream);
                 } else if !answers.contains(&frame.stream) {
                     if answers.len() == MOST_ANSWERS {
                         answers.remove(0);
                     }
                     answers.push(frame.stream);
+                    if tally.erred.is_some_and(|at| at.elapsed() < early::PATIENCE) {
+                        early.begins(frame.stream);
+                    }
                 }
             }
             RST_STREAM => {
                 let is_refused = number(frame.seen, 0) == Some(REFUSED_STREAM);
                 tally.refused += u64::from(is_refused);
-                over(answers, frame.stream);
+                over(answers, early, frame.stream);
             }
             GOAWAY => {
                 tally.last = number(frame.seen, 0).map(|last| last & 0x7fff_ffff);
@@ -342,10 +348,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
         let before = out.filled().len();
         let polled = this.early.poll_read(&mut this.stream, cx, out);
         if out.filled().len() > before {
-            if !this.answers.is_empty()
-                && let Some(erred) = this.tally.erred()
-                && this.early.keep(out, before, (&this.from, &this.answers), erred, cx)
-            {
+            if this.early.keep(out, before, &this.from, cx) {
                 return Poll::Pending;
             }
             this.came(&mut out.filled_mut()[before..])?;

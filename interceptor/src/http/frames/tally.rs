@@ -35,7 +35,7 @@ pub(super) struct Counts {
     /// How long the latest refusal here said to wait.
     turn: Duration,
     /// When a request was last answered with an error.
-    erred: Option<Instant>,
+    pub(super) erred: Option<Instant>,
 }
 
 /// Heads that became no request.
@@ -65,11 +65,6 @@ impl Tally {
     /// A request is about to be answered with an error.
     pub(in crate::http) fn errs(&self) {
         self.lock().erred = Some(Instant::now());
-    }
-
-    /// When a request was last answered with an error.
-    pub(super) fn erred(&self) -> Option<Instant> {
-        self.lock().erred
     }
 
     /// Notes that a head was answered and recorded here, and how long to wait before reading more.

@@ -310,8 +310,9 @@ async fn the_end_of_a_request_waits_for_the_end_of_its_error() {
     use tokio::io::AsyncWriteExt as _;
     let begun = connection(&[frame(HEADERS, END_HEADERS, 1, b"x"), frame(DATA, 0, 1, b"abc")]);
     let ends = frame(DATA, END_STREAM, 1, b"");
+    // Its response began before the error, and is none.
     let other = frame(DATA, END_STREAM, 3, b"");
-    let rest = [ends.clone(), other, frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])].concat();
+    let rest = [ends.clone(), other.clone(), frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])].concat();
     let answer = frame(HEADERS, END_HEADERS, 1, b"\x88\x61\x01a");
     let over = frame(DATA, END_STREAM, 1, b"no");
     for most in [1, 5, 12, 1000] {
@@ -323,6 +324,9 @@ async fn the_end_of_a_request_waits_for_the_end_of_its_error() {
             theirs.write_all(&begun).await.unwrap();
             assert_eq!(read_now(&mut frames, most).await, begun);
             tally.served();
+            frames.write_all(&frame(HEADERS, END_HEADERS, 3, b"\x88\x61\x01a")).await.unwrap();
+            theirs.write_all(&other).await.unwrap();
+            assert_eq!(read_now(&mut frames, most).await, other);
             if errs {
                 tally.errs();
             }
