@@ -16,6 +16,7 @@
 //!   origin;
 //! - [`inprocess`]: the proxy within the test's own process, without the kernel half, for tests of
 //!   the library;
+//! - [`machine`]: one that systemd manages;
 //! - [`people`]: users of this machine who call sudo; [`conversing`]: their runs;
 //! - [`proxies`]: real proxies between the interceptor and the origins;
 //! - [`measure`]: measuring, for the benchmarks;
@@ -43,6 +44,7 @@ pub mod guest;
 pub mod host;
 pub mod inprocess;
 pub mod lab;
+pub mod machine;
 pub mod measure;
 pub mod origin;
 pub mod outcome;

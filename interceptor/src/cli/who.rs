@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::bail;
 use caps::{CapSet, Capability};
 
+use super::install::daemon;
 use super::person::Person;
 use crate::credential::{KeyError, KeyLocation, KeyProblem};
 use crate::ipc::SentPath;
@@ -130,6 +131,12 @@ pub(super) fn needs_rights() -> anyhow::Result<()> {
         bail!(
             "root lacks {missing} here: grant them to the container (--cap-add, or --privileged), \
              or run outside of it; `interceptor doctor` checks the rest"
+        );
+    }
+    if let Some(start) = daemon::start() {
+        bail!(
+            "the daemon, which makes the sandboxes of runs without sudo, does not run. Type: sudo \
+             {start}; or: sudo interceptor run … (missing: {missing})"
         );
     }
     bail!(

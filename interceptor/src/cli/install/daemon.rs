@@ -36,6 +36,16 @@ const USUAL: &str = r#"{
 /// The unit; `PROGRAM` stands for the program.
 const TEMPLATE: &str = include_str!("../../../data/interceptor.service");
 
+/// What starts the daemon of this host, if `install daemon` has set it up.
+pub(in crate::cli) fn start() -> Option<&'static str> {
+    let commands = [
+        (UNIT, "systemctl start interceptor"),
+        (CONFIG, "interceptor serve --config /etc/interceptor/config.json"),
+    ];
+    let there = commands.into_iter().find(|(file, _)| Path::new(file).exists());
+    there.map(|(_, command)| command)
+}
+
 /// Does it, or shows what it would do.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! `interceptor install`: configures a container engine to call the hook, shows what it writes, and
 //! proves that it works; or sets the host up for `run` without sudo.
 
-mod daemon;
+pub(in crate::cli) mod daemon;
 mod place;
 mod proof;
 mod scratch;
