@@ -41,7 +41,6 @@ pub(crate) mod control;
 pub mod credential;
 pub(crate) mod dns;
 pub(crate) mod entrance;
-#[cfg_attr(not(test), expect(dead_code, reason = "the sources that use it follow"))]
 pub(crate) mod fetch;
 mod files;
 pub(crate) mod fleet;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::fetched::FetchedSource;
 use super::host::HostName;
 use super::network_rule::Target;
 use super::strip::Keeps;
@@ -186,7 +187,7 @@ impl Default for PlaceholderShape {
 }
 
 /// Where a real key is.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// In the document.
     Literal(LiteralKey),
@@ -196,6 +197,19 @@ pub enum KeySource {
     File(PathBuf),
     /// What a program prints.
     Exec(ExecSource),
+    /// What a service gives for other secrets.
+    Fetched(FetchedSource),
+}
+
+impl KeySource {
+    /// Itself and the sources within it.
+    pub fn all(&self) -> Vec<&KeySource> {
+        let mut all = vec![self];
+        if let KeySource::Fetched(source) = self {
+            all.extend(source.inputs().into_values().flat_map(KeySource::all));
+        }
+        all
+    }
 }
 
 /// A program that prints a key.
@@ -243,12 +257,13 @@ impl fmt::Debug for KeySource {
             KeySource::Env(name) => f.debug_tuple("Env").field(name).finish(),
             KeySource::File(path) => f.debug_tuple("File").field(path).finish(),
             KeySource::Exec(source) => f.debug_tuple("Exec").field(source).finish(),
+            KeySource::Fetched(source) => source.fmt(f),
         }
     }
 }
 
 /// A key written in the document. It is zeroized when dropped and has no `Debug` or `Display`.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct LiteralKey(Zeroizing<String>);
 
 impl LiteralKey {

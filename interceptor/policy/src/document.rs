@@ -13,6 +13,7 @@ use super::limits::Limits;
 use super::network_rule::NetworkRule;
 use super::pattern::PathPattern;
 use super::problem::Problem;
+use super::source_schema;
 use super::way_out::Proxy;
 
 /// A value and where the document has it.
@@ -41,7 +42,7 @@ pub struct Document {
     /// How origins are reached: by a proxy, with further roots.
     pub upstream: Option<UpstreamDocument>,
     /// Credentials in the simple form: service to key.
-    #[schemars(with = "BTreeMap<String, Key>", default)]
+    #[schemars(with = "BTreeMap<String, source_schema::Key>", default)]
     pub credentials: Vec<(String, CredentialDocument)>,
     /// Credentials by service name or by a name of one's own.
     #[schemars(with = "BTreeMap<String, CredentialDocument>", default)]
@@ -82,7 +83,7 @@ pub struct UpstreamDocument {
     #[schemars(with = "Option<String>")]
     pub proxy: Option<Located<Proxy>>,
     /// The credential for the proxy, or where it is: `user:password` or `Bearer TOKEN`.
-    #[schemars(with = "Option<Key>")]
+    #[schemars(with = "Option<source_schema::Key>")]
     pub proxy_auth: Option<KeySource>,
     /// Whether the proxy resolves names. Rules for addresses then do not hold for what it reaches.
     #[schemars(with = "bool", default)]
@@ -101,7 +102,7 @@ pub struct UpstreamDocument {
 #[schemars(extend("anyOf" = [{ "required": ["key"] }, { "required": ["client_cert"] }]))]
 pub struct CredentialDocument {
     /// The real key, or where it is.
-    #[schemars(with = "Option<Source>")]
+    #[schemars(with = "Option<source_schema::Source>")]
     pub key: Option<KeySource>,
     /// The certificate that is presented to the credential's hosts in TLS, beside the key or
     /// instead of it.
@@ -135,10 +136,10 @@ pub struct CredentialDocument {
 #[schemars(deny_unknown_fields)]
 pub struct ClientCertDocument {
     /// The certificate, followed by those of its issuers (PEM), or where they are.
-    #[schemars(with = "Source")]
+    #[schemars(with = "source_schema::Source")]
     pub certificate: KeySource,
     /// Its private key (PEM), or where it is.
-    #[schemars(with = "Source")]
+    #[schemars(with = "source_schema::Source")]
     pub key: KeySource,
 }
 
@@ -243,66 +244,6 @@ impl Document {
             pointer = pointer.rsplit_once('/')?.0;
         }
     }
-}
-
-/// A key: the key itself, or where it is.
-#[derive(JsonSchema)]
-#[schemars(untagged)]
-#[expect(dead_code, reason = "only its schema is used: the reader makes a KeySource")]
-enum Key {
-    /// The key itself.
-    Literal(#[schemars(length(min = 1))] String),
-    /// A variable of the interceptor's environment.
-    Env(EnvKey),
-    /// A file; its trailing newline is dropped.
-    File(FileKey),
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-#[expect(dead_code, reason = "only its schema is used")]
-struct EnvKey {
-    /// The variable's name.
-    env: String,
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-#[expect(dead_code, reason = "only its schema is used")]
-struct FileKey {
-    /// The file's path.
-    file: String,
-}
-
-/// A credential's key: the key itself, or where it comes from.
-#[derive(JsonSchema)]
-#[schemars(untagged)]
-#[expect(dead_code, reason = "only its schema is used: the reader makes a KeySource")]
-enum Source {
-    /// The key itself.
-    Literal(#[schemars(length(min = 1))] String),
-    /// A variable of the interceptor's environment.
-    Env(EnvKey),
-    /// A file; its trailing newline is dropped.
-    File(FileKey),
-    /// What a program prints.
-    Exec(ExecKey),
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-#[expect(dead_code, reason = "only its schema is used")]
-struct ExecKey {
-    /// The program, by its name in PATH or its absolute path, and its arguments. No shell reads
-    /// them.
-    #[schemars(length(min = 1, max = 64))]
-    exec: Vec<String>,
-    /// How long it may take [default: 30].
-    #[schemars(range(min = 1, max = 600))]
-    timeout_seconds: Option<u64>,
-    /// How long its key lasts, if its output does not say so [default: 300].
-    #[schemars(range(min = 1, max = 31_536_000))]
-    ttl_seconds: Option<u64>,
 }
 
 /// One profile or several.

@@ -64,6 +64,7 @@ mod decide;
 mod decision;
 mod document;
 mod endpoint;
+mod fetched;
 mod glob;
 mod governance;
 mod host;
@@ -96,6 +97,7 @@ mod report;
 mod request;
 mod schema;
 mod service_url;
+mod source_schema;
 mod strip;
 mod way_out;
 mod written;
@@ -121,6 +123,7 @@ pub use document::{
     AskDocument, ClientCertDocument, CredentialDocument, Document, EndpointDocument,
     LimitsDocument, Located, NetworkDocument, Parsed, UpstreamDocument,
 };
+pub use fetched::{Assertion, ClientAuth, FetchedSource, Grant, Oauth2Source};
 pub use host::{Authority, Host, HostError, HostName};
 pub use inject::{BasicDocument, InjectDocument};
 pub use json::is_too_deep;
@@ -227,10 +230,11 @@ impl Policy {
     }
 
     /// Where its secrets are, each with the JSON pointer to it: keys, certificates with their
-    /// private keys, and the credential of a proxy.
+    /// private keys, what services are asked with, and the credential of a proxy.
     pub fn sources(&self) -> impl Iterator<Item = (&KeySource, &str)> {
         let auth = self.way_out.proxy_auth.as_ref().map(|auth| (auth, "/upstream/proxy_auth"));
-        self.credentials.iter().flat_map(Credential::sources).chain(auth)
+        let all = self.credentials.iter().flat_map(Credential::sources).chain(auth);
+        all.flat_map(|(source, pointer)| source.all().into_iter().map(move |one| (one, pointer)))
     }
 
     /// As [`Policy::sources`], without the certificates, which are public.

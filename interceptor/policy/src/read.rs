@@ -17,6 +17,7 @@ mod ask;
 mod client_cert;
 mod credential;
 mod endpoint;
+mod fetched;
 mod source;
 mod upstream;
 
@@ -38,6 +39,8 @@ pub(super) const CREDENTIAL: [&str; 8] =
     ["key", "client_cert", "endpoints", "hosts", "inject", "env", "allow_plaintext", "cookies"];
 pub(super) const CLIENT_CERT: [&str; 2] = ["certificate", "key"];
 pub(super) const EXEC: [&str; 3] = ["exec", "timeout_seconds", "ttl_seconds"];
+/// The kinds of sources that are asked over HTTP.
+pub(super) const FETCHED: [&str; 1] = ["oauth2"];
 pub(super) const ENDPOINT: [&str; 3] = ["methods", "paths", "ask"];
 pub(super) const INJECT: [&str; 4] = ["header", "format", "basic", "query"];
 pub(super) const LIMITS: [&str; 15] = [

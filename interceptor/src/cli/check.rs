@@ -18,9 +18,10 @@ use super::key_problems::{self, is_missing};
 use super::person::Person;
 use super::written::Written;
 use super::{
-    authors, discovery, findings, given, policy_file, programs, registries, road, trust, who,
+    authors, discovery, findings, given, outbound, policy_file, programs, registries, road, trust,
+    who,
 };
-use crate::credential::{CREDENTIALS_DIRECTORY, Keyring, Means, Runs};
+use crate::credential::{CREDENTIALS_DIRECTORY, Keyring, Means, Sources};
 
 /// The arguments of `interceptor check`.
 #[derive(Debug, clap::Args)]
@@ -40,12 +41,18 @@ pub struct CheckCommand {
     /// Do not read the keys that `env` and `file` name.
     #[arg(long)]
     skip_keys: bool,
+    /// For services that give keys: as for `run`.
+    #[arg(long, value_name = "NAME[:PORT]:ADDR[:PORT]")]
+    resolve: Vec<String>,
+    /// For services that give keys: as for `run`.
+    #[arg(long, value_name = "FILE")]
+    upstream_ca: Vec<PathBuf>,
     /// The operator's own profiles [default: /etc/interceptor/profiles.d].
     #[arg(long, value_name = "DIR")]
     profiles_dir: Option<PathBuf>,
 }
 
-/// Why no program is run of a policy that was found.
+/// Why no program is run, and no service asked, of a policy that was found.
 const FOUND: &str = "the policy was found and not named, and is not trusted yet (see interceptor \
     trust)";
 
@@ -69,6 +76,7 @@ pub fn run(arguments: CheckCommand) -> anyhow::Result<ExitCode> {
         true => vec![found(&person)?],
         false => arguments.files,
     };
+    let road = (&arguments.resolve[..], &arguments.upstream_ca[..]);
     for file in &files {
         let given = file.display().to_string();
         let (name, text, path) = match given::read_or_file(&person, file) {
@@ -90,8 +98,8 @@ pub fn run(arguments: CheckCommand) -> anyhow::Result<ExitCode> {
             let lines = Document::parse(&text).map(|parsed| parsed.document).unwrap_or_default();
             let at = |problem: Problem| Problem { line: lines.line(&problem.pointer), ..problem };
             let runs = match is_found && !is_trusted(&person, &text) {
-                true => Err(FOUND),
-                false => programs_of(&person, &policy, path.as_deref(), &text)?,
+                true => Sources::none(FOUND),
+                false => sources_of(&person, &policy, (path.as_deref(), &text), road)?,
             };
             errors.extend(unreadable_keys(&policy, &person, runs).into_iter().map(at));
             warnings.extend(policy.secret_sources().filter_map(exposed_key).map(at));
@@ -125,12 +133,12 @@ fn unreadable(error: &anyhow::Error) -> String {
 }
 
 /// The problems that `run` would find with the keys, as far as this process can tell.
-fn unreadable_keys(policy: &Policy, person: &Person, programs: Runs) -> Vec<Problem> {
+fn unreadable_keys(policy: &Policy, person: &Person, sources: Sources) -> Vec<Problem> {
     let variable = |name: &str| match name {
         CREDENTIALS_DIRECTORY => std::env::var_os(name),
         name => person.given(name),
     };
-    let means = Means { environment: &variable, seed: None, programs, runs_new: true };
+    let means = Means { environment: &variable, seed: None, sources, runs_new: true };
     let Err(errors) = Keyring::load_with(policy, None, &means) else { return Vec::new() };
     let mut problems = key_problems::problems(policy, &errors);
     for (problem, _) in problems.iter_mut().zip(&errors).filter(|(_, error)| is_missing(error)) {
@@ -139,21 +147,24 @@ fn unreadable_keys(policy: &Policy, person: &Person, programs: Runs) -> Vec<Prob
     problems
 }
 
-/// What runs the programs of a policy, as `run` would: none before the person has said that it is
-/// trusted, if it may be somebody else's.
-fn programs_of(
+/// What the living sources of a policy are read with, as `run` would: nothing before the person has
+/// said that it is trusted, if it may be somebody else's.
+fn sources_of(
     person: &Person,
     policy: &Policy,
-    file: Option<&Path>,
-    text: &str,
-) -> anyhow::Result<Runs> {
+    (file, text): (Option<&Path>, &str),
+    road: (&[String], &[PathBuf]),
+) -> anyhow::Result<Sources> {
     let directory = std::env::current_dir().context("cannot find the working directory")?;
     let runner = who::choose(None, person, &directory)?.identity;
-    let programs: Runs = Ok(programs::of_person(person, &runner, &directory));
-    if authors::is_doubtful(policy, file, &programs) && !is_trusted(person, text) {
-        return Ok(Err(authors::DOUBTFUL));
+    let sources = Sources {
+        runs: Ok(programs::of_person(person, &runner, &directory)),
+        asks: outbound::of_person(road, person, (&runner, &directory))?,
+    };
+    if authors::is_doubtful(policy, file, &sources) && !is_trusted(person, text) {
+        return Ok(Sources::none(authors::DOUBTFUL));
     }
-    Ok(programs)
+    Ok(sources)
 }
 
 /// Whether the person has said that a content is trusted; not, if that cannot be told.

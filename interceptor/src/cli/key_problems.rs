@@ -21,6 +21,7 @@ pub(super) fn problems(policy: &Policy, errors: &[KeyError]) -> Vec<Problem> {
             (KeyLocation::File(path), problem) => format!("the file {} {problem}", path.display()),
             (KeyLocation::Document, problem) => format!("the key {problem}"),
             (KeyLocation::Program(name), problem) => format!("the program {name:?} {problem}"),
+            (KeyLocation::Service { kind, host }, problem) => format!("{kind} at {host} {problem}"),
         };
         Problem::new(error.pointer(policy), message)
     };
@@ -75,6 +76,7 @@ fn is_written(document: &Document, policy: &Policy, credential: &str) -> bool {
         (Some(KeySource::File(one)), Some(KeySource::File(other))) => one == other,
         (Some(KeySource::Literal(_)), Some(KeySource::Literal(_))) => true,
         (Some(KeySource::Exec(one)), Some(KeySource::Exec(other))) => one == other,
+        (Some(KeySource::Fetched(one)), Some(KeySource::Fetched(other))) => one == other,
         _ => false,
     }
 }

@@ -36,6 +36,7 @@ mod oci_refusal;
 pub mod oci_runtime;
 mod oci_shared;
 mod oci_supervisor;
+mod outbound;
 mod perform;
 mod permits;
 mod person;

@@ -1,8 +1,8 @@
 //! What a policy permits, in a few lines for people who must decide whether to trust it.
 
 use interceptor_policy::{
-    Catalogue, Credential, CredentialDocument, Document, ExecSource, KeySource, Located,
-    NetworkRule, Policy,
+    Catalogue, Credential, CredentialDocument, Document, ExecSource, FetchedSource, KeySource,
+    Located, NetworkRule, Policy,
 };
 
 use super::policy_file::printable;
@@ -30,7 +30,7 @@ pub(super) fn permits(
     catalogue: &Catalogue,
     extent: Extent,
 ) -> Vec<String> {
-    let programs: Vec<String> = policy.credentials().iter().flat_map(program).collect();
+    let programs: Vec<String> = policy.credentials().iter().flat_map(living).collect();
     let mut lines = way_out(document);
     let written: Vec<&(String, CredentialDocument)> =
         document.credentials.iter().chain(&document.credentials_v2).collect();
@@ -84,16 +84,37 @@ pub(super) fn cut(text: &str, most: usize) -> String {
     }
 }
 
-/// The program that a credential runs: in as many lines as show all of it. All but the first are
-/// indented, so that none seems to be a line of its own.
-fn program(credential: &Credential) -> Vec<String> {
-    let KeySource::Exec(source) = &credential.key else { return Vec::new() };
-    let text = format!("runs outside, as you, for {}: {}", credential.name, line(source));
+/// The program that a credential runs, or the service that it asks: in as many lines as show all of
+/// it. All but the first are indented, so that none seems to be a line of its own.
+fn living(credential: &Credential) -> Vec<String> {
+    let name = &credential.name;
+    let text = match &credential.key {
+        KeySource::Exec(source) => format!("runs outside, as you, for {name}: {}", line(source)),
+        KeySource::Fetched(source) => {
+            format!("asks outside, as you, for {name}: {}", asked(source))
+        }
+        KeySource::Literal(_) | KeySource::Env(_) | KeySource::File(_) => return Vec::new(),
+    };
     let characters: Vec<char> = visible(&text).chars().collect();
     let (first, rest) = characters.split_at(characters.len().min(WIDTH));
     let rest = rest.chunks(WIDTH - INDENT.len());
     let rest = rest.map(|part| format!("{INDENT}{}", part.iter().collect::<String>()));
     std::iter::once(first.iter().collect()).chain(rest).collect()
+}
+
+/// A service, and what it is sent.
+fn asked(source: &FetchedSource) -> String {
+    let sent = source.inputs().into_iter().map(|(field, secret)| match secret {
+        KeySource::Literal(_) => format!("the {field} in the file"),
+        KeySource::Env(name) => format!("the {field} in {name}"),
+        KeySource::File(path) => format!("the {field} in the file {}", path.display()),
+        KeySource::Exec(source) => {
+            format!("the {field} that a program prints, run outside, as you: {}", line(source))
+        }
+        KeySource::Fetched(source) => format!("the {field} of {}", asked(source)),
+    });
+    let sent: Vec<String> = sent.collect();
+    format!("{} at {}, with {}", source.kind(), source.url(), sent.join(", "))
 }
 
 /// The command line of a program, as it is written.
@@ -114,6 +135,7 @@ fn way_out(document: &Document) -> Vec<String> {
                 format!(", with the credential in the file {}", path.display())
             }
             Some(KeySource::Exec(source)) => format!(", with what {} prints", line(source)),
+            Some(KeySource::Fetched(source)) => format!(", with the key of {}", asked(source)),
         };
         lines.push(format!("by the proxy: {}{auth}", proxy.text));
     }
@@ -164,6 +186,7 @@ fn about(
         KeySource::Env(name) => format!("the key in {name}"),
         KeySource::File(path) => format!("the key in the file {}", path.display()),
         KeySource::Exec(_) => "the key that its program prints".to_owned(),
+        KeySource::Fetched(source) => format!("the key that {} gives", source.url()),
     };
     let key = match &credential.client_cert {
         None => key,

@@ -16,11 +16,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::notify::{self, notify};
 use super::{
-    Common, discovery, given, members, programs, registries, serve_config, serve_webhook, setup,
+    Common, discovery, given, members, outbound, programs, registries, serve_config, serve_webhook,
+    setup,
 };
 use crate::audit::{Audit, Record};
 use crate::control::model::ConfiguredSandbox;
 use crate::control::{self, Controlled, DEFAULT_SOCKET, Scope};
+use crate::credential::Sources;
 use crate::entrance::Entrance;
 use crate::fleet::{Adopt, Fleet, FleetOptions, NewSandbox, Visit, sweep};
 use crate::ipc::ControlSocket;
@@ -218,7 +220,10 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     };
     let policies = policy_files(&common, &config.sandboxes);
     let edited = if page.is_some() { policies } else { Vec::new() };
-    let programs = programs::of_daemon(programs_as.or(config.programs_as).as_deref())?;
+    let sources = Sources {
+        runs: programs::of_daemon(programs_as.or(config.programs_as).as_deref())?,
+        asks: outbound::of_daemon(&common.resolve, &common.upstream_ca)?,
+    };
     confine(&common, &path, &trust, (&readable, edited))?;
     let audit = setup::audit_in_turn(&common, &Limits::default())?;
     let enforcer = Enforcer::load_with(LoadOptions { sandboxes, ..LoadOptions::default() })?;
@@ -236,7 +241,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         default_policy: common.policy.clone(),
         base_urls: common.base_urls,
         proxy: common.proxy()?,
-        programs,
+        sources,
         trust: trust.clone(),
         owner: nix::unistd::geteuid().as_raw(),
         given: None,
@@ -362,6 +367,8 @@ fn confine(
     let _ = std::fs::DirBuilder::new().mode(0o755).create(trust);
     let mut written =
         vec![kernel::bpffs()?, cgroup::mount_point()?, directory(control), trust.to_owned()];
+    // A rule names only what exists.
+    written.push(PathBuf::from(outbound::STATE));
     written.extend(
         common.audit.iter().filter(|file| *file != Path::new("-")).map(|file| directory(file)),
     );

@@ -17,7 +17,7 @@ use super::stable::Typed;
 use super::written::Written;
 use super::{Common, findings, given, history, key_problems, registries, who};
 use crate::audit::{Audit, AuditOptions, ChainKey, ChainOptions};
-use crate::credential::{CREDENTIALS_DIRECTORY, KeyError, KeyProblem, Keyring, Means};
+use crate::credential::{CREDENTIALS_DIRECTORY, KeyError, KeyProblem, Keyring, Means, Sources};
 use crate::fleet::without_keys;
 use crate::logging;
 use crate::notice;
@@ -46,8 +46,9 @@ pub(super) fn level(common: &Common) -> &'static str {
     }
 }
 
-/// Why no program is run for a key where nobody typed `run`.
-const NO_PROGRAMS: &str = "keys from programs are not there for `attach` and containers yet";
+/// Why there is no living source where nobody typed `run`.
+const NO_SOURCES: &str =
+    "keys from programs and services are not there for `attach` and containers yet";
 
 /// A policy with its keys, and the host files that hold them.
 #[derive(Debug)]
@@ -172,9 +173,9 @@ fn load(common: &Common, written: Written, loading: &Loading<'_>) -> anyhow::Res
     let file = file.as_deref().and_then(regular_file);
     let seed = typed.filter(|_| !policy.credentials().is_empty());
     let seed = seed.and_then(|typed| typed.seed(file.as_deref(), &text));
-    let programs = typed.map_or(Err(NO_PROGRAMS), |typed| typed.programs.clone());
+    let sources = typed.map_or(Sources::none(NO_SOURCES), |typed| typed.sources.clone());
     let (seed, runs_new) = (seed.as_ref(), true);
-    let means = Means { environment: &environment, seed, programs, runs_new };
+    let means = Means { environment: &environment, seed, sources, runs_new };
     let keyring = Keyring::load_with(&policy, previous, &means);
     let keyring = keyring.map_err(|errors| match person {
         Some(person) => {
@@ -228,7 +229,7 @@ fn places(policy: &Policy) -> (Vec<PathBuf>, Vec<String>, bool) {
             KeySource::Env(variable) => variables.push(variable.clone()),
             KeySource::File(path) => files.extend(regular_file(path)),
             KeySource::Literal(_) => is_plain = false,
-            KeySource::Exec(_) => {}
+            KeySource::Exec(_) | KeySource::Fetched(_) => {}
         }
     }
     (files, variables, is_plain)
@@ -393,14 +394,18 @@ fn open_audit(
     })
 }
 
+/// What resolves and dials, by `--resolve`.
+pub(super) fn upstream(resolve: &[String]) -> anyhow::Result<Upstream> {
+    let overrides: Result<Overrides, OverrideError> =
+        resolve.iter().map(|text| text.parse()).collect();
+    let overrides = overrides.context("--resolve")?;
+    Ok(Upstream::new(UpstreamOptions { overrides, ..UpstreamOptions::default() }))
+}
+
 /// The proxy state that all sandboxes of this process share.
 pub(super) fn runtime(common: &Common, audit: Audit) -> anyhow::Result<Arc<Runtime>> {
-    let overrides: Result<Overrides, OverrideError> =
-        common.resolve.iter().map(|text| text.parse()).collect();
-    let overrides = overrides.context("--resolve")?;
-    let upstream = Upstream::new(UpstreamOptions { overrides, ..UpstreamOptions::default() });
     let options = RuntimeOptions {
-        upstream,
+        upstream: upstream(&common.resolve)?,
         upstream_ca: common.upstream_ca.clone(),
         roots: Vec::new(),
         audit,

@@ -20,7 +20,7 @@ pub(super) fn masked(rules: &LoadedPolicy) -> Option<String> {
         let certificate = credential.client_cert.as_ref().map(|certificate| &certificate.key);
         credential.key.iter().chain(certificate)
     });
-    if !keys.chain(auth).all(known) {
+    if !keys.chain(auth).flat_map(KeySource::all).all(known) {
         return None;
     }
     let Some(redactor) = rules.keyring.redactor().ok()? else { return Some(text.to_string()) };

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::history;
 use super::person::Person;
-use crate::credential::{Runs, SECRET, Seed};
+use crate::credential::{SECRET, Seed, Sources};
 use crate::files;
 
 /// The key's file in the state directory.
@@ -27,8 +27,8 @@ pub(super) struct Typed<'a> {
     pub(super) runner: u32,
     /// Whether new placeholders are wanted.
     pub(super) fresh: bool,
-    /// Runs the programs that print keys; or why none is run.
-    pub(super) programs: Runs,
+    /// What living sources are read with.
+    pub(super) sources: Sources,
 }
 
 impl Typed<'_> {

@@ -1,12 +1,12 @@
 //! One secret of a keyring: a credential's key, or a proxy's credential, with its placeholder and
 //! the file to reread it from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use interceptor_policy::{Credential, ExecSource, Form, KeySource, PlaceholderShape};
+use interceptor_policy::{Credential, Form, KeySource, PlaceholderShape};
 
 use super::former::{Former, Formers};
 use super::handed::{HandedKey, Restored};
@@ -15,7 +15,7 @@ use super::placeholder::Placeholder;
 use super::source::{
     self, EnvironmentLookup, KeyError, KeyLocation, Loaded, Means, PROXY_AUTH, Stamp,
 };
-use super::sources::{self, Life, Living, Runs, SourceProblem, Value};
+use super::sources::{self, Asking, Life, Living, Origin, SourceProblem, Value};
 
 /// One credential.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(super) struct KeyringEntry {
     pub(super) file: Mutex<Option<(PathBuf, Option<Stamp>)>>,
     /// The source of its key, if that lives.
     pub(super) living: Option<Arc<Living>>,
+    /// What that is called in messages.
+    pub(super) place: KeyLocation,
     /// Held while reading the file, which may block forever.
     pub(super) reading: Mutex<()>,
     /// Whether a thread is checking the file.
@@ -65,17 +67,20 @@ impl From<Loaded> for Read {
 
 /// The key of a living source, which keyrings share.
 fn live(
-    source: &ExecSource,
-    credential: &str,
+    credential: &Credential,
     before: &Before<'_>,
     means: &Means<'_>,
-) -> Result<(Read, Option<Arc<Living>>), KeyProblem> {
-    let refused = |why: &&'static str| KeyProblem::Source(SourceProblem::Refused(why));
-    let programs = means.programs.as_ref().map_err(refused)?;
+    asker: &Asking,
+) -> Result<Option<(Read, Arc<Living>)>, KeyProblem> {
+    let source = &credential.key;
+    let Some(origin) = origin(source, means, asker)? else { return Ok(None) };
     if !means.runs_new && !before.living.iter().any(|living| living.is_of(source)) {
-        return Err(KeyProblem::NewProgram);
+        return Err(match source {
+            KeySource::Exec(_) => KeyProblem::NewProgram,
+            _ => KeyProblem::NewService,
+        });
     }
-    let living = sources::living(source, programs, credential);
+    let living = sources::living(origin, &credential.name);
     let Value { key, version, .. } = living.read().map_err(KeyProblem::Source)?;
     let mut former = Formers::default();
     if let Some((value, before)) = living.value() {
@@ -83,7 +88,29 @@ fn live(
         // Another may have come since.
         former.add(value.retired());
     }
-    Ok((Read { key, version, former, file: None }, Some(living)))
+    Ok(Some((Read { key, version, former, file: None }, living)))
+}
+
+/// What is asked for the keys of a living source; `None` if the source does not live.
+fn origin(
+    source: &KeySource,
+    means: &Means<'_>,
+    asker: &Asking,
+) -> Result<Option<Origin>, KeyProblem> {
+    let sources = &means.sources;
+    match source {
+        KeySource::Exec(source) => {
+            let refused = |why: &&'static str| KeyProblem::Source(SourceProblem::Refused(why));
+            let programs = sources.runs.as_ref().map_err(refused)?;
+            Ok(Some(Origin::Program(source.clone(), programs.clone())))
+        }
+        KeySource::Fetched(fetched) => {
+            let asker = asker.as_ref().map_err(|problem| KeyProblem::Source(problem.clone()))?;
+            let located = |path: &Path| source::located(path, means.environment);
+            Ok(Some(asker.origin(fetched, means.environment, &located, &sources.runs)))
+        }
+        KeySource::Literal(_) | KeySource::Env(_) | KeySource::File(_) => Ok(None),
+    }
 }
 
 /// The current key, and those before it.
@@ -116,11 +143,12 @@ impl KeyringEntry {
         credential: &Credential,
         before: &Before<'_>,
         means: &Means<'_>,
+        asker: &Asking,
     ) -> Result<KeyringEntry, KeyProblem> {
         let (name, content) = (credential.name.as_str(), content(credential));
-        let (loaded, living) = match &credential.key {
-            KeySource::Exec(source) => live(source, name, before, means)?,
-            other => (source::load(content, other, means.environment)?.into(), None),
+        let (loaded, living) = match live(credential, before, means, asker)? {
+            Some((read, living)) => (read, Some(living)),
+            None => (source::load(content, &credential.key, means.environment)?.into(), None),
         };
         let Read { key, version, former, file } = loaded;
         let shape = &credential.placeholder;
@@ -138,6 +166,7 @@ impl KeyringEntry {
             env: credential.env.clone(),
             forms: credential.forms.clone(),
             living,
+            place: KeyLocation::of(&credential.key),
             ..KeyringEntry::of_read(name, content, placeholder, read, before)
         })
     }
@@ -201,6 +230,7 @@ impl KeyringEntry {
             keys: ArcSwap::from_pointee(Keys { current: key, version, is_latest: true, former }),
             file: Mutex::new(file.map(|(path, stamp)| (path, Some(stamp)))),
             living: None,
+            place: KeyLocation::Document,
             reading: Mutex::default(),
             is_looked_at: AtomicBool::new(false),
         }
@@ -210,16 +240,11 @@ impl KeyringEntry {
     pub(super) fn restore(
         credential: &Credential,
         handed: HandedKey,
-        runs: &Runs,
+        means: &Means<'_>,
+        asker: &Asking,
     ) -> Result<KeyringEntry, KeyProblem> {
-        let refused = |why: &&'static str| KeyProblem::Source(SourceProblem::Refused(why));
-        let living = match &credential.key {
-            KeySource::Exec(source) => {
-                let programs = runs.as_ref().map_err(refused)?;
-                Some(sources::living(source, programs, &credential.name))
-            }
-            _ => None,
-        };
+        let origin = origin(&credential.key, means, asker)?;
+        let living = origin.map(|origin| sources::living(origin, &credential.name));
         let (life, content) = (handed.life, content(credential));
         let restored = handed.restore(content)?;
         check(content, &restored.current, &restored.placeholder)?;
@@ -229,7 +254,8 @@ impl KeyringEntry {
             living.take(&keys.current, life, keys.former.clone());
         }
         let (env, forms) = (credential.env.clone(), credential.forms.clone());
-        Ok(KeyringEntry { env, forms, living, ..entry })
+        let place = KeyLocation::of(&credential.key);
+        Ok(KeyringEntry { env, forms, living, place, ..entry })
     }
 
     /// A proxy's credential that another process handed over.
@@ -253,6 +279,7 @@ impl KeyringEntry {
             // Without a stamp, the next check reads it.
             file: Mutex::new(restored.file.map(|path| (path, None))),
             living: None,
+            place: KeyLocation::Document,
             reading: Mutex::default(),
             is_looked_at: AtomicBool::new(false),
         }
@@ -337,9 +364,8 @@ impl KeyringEntry {
     }
 
     /// What is wrong with its living source.
-    pub(super) fn problem(&self, living: &Living, problem: KeyProblem) -> KeyError {
-        let place = KeyLocation::Program(living.name().to_owned());
-        KeyError { credential: self.name.clone(), place, problem }
+    pub(super) fn problem(&self, problem: KeyProblem) -> KeyError {
+        KeyError { credential: self.name.clone(), place: self.place.clone(), problem }
     }
 
     /// Takes the keys that its living source has by now; returns whether there are others.

@@ -97,6 +97,12 @@ pub enum KeyProblem {
          it did not have; start the sandbox again, or give the policy through the API"
     )]
     NewProgram,
+    /// Its service was not in the policy before.
+    #[error(
+        "is not asked, because it is new here: a policy that is read again asks no service that \
+         it did not have; start the sandbox again, or give the policy through the API"
+    )]
+    NewService,
     /// Its placeholder contains it.
     #[error("is part of its own placeholder, so the two cannot be distinguished")]
     InPlaceholder,

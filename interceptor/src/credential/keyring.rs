@@ -27,13 +27,28 @@ use super::placeholder::{PROBE, Placeholder};
 use super::presented::{self, Presented};
 use super::readers;
 use super::source::{KeyError, KeyLocation, Means};
-use super::sources::Runs;
+use super::sources::{Asking, Kinds, SourceProblem, Sources};
 use crate::logging;
+use crate::tls::TlsError;
 
 /// How long the stamps of key files are trusted, in milliseconds.
 const FRESH_MS: u64 = 1000;
 /// How long a request waits for a check of the key files before it continues with the current keys.
 const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Why no service is asked before the way out is there.
+const NO_WAY_OUT: &str = "the policy's `upstream` cannot be used";
+
+/// What asks the services of these credentials, if there are any.
+fn asking(credentials: &[Credential], means: &Means<'_>, outward: &Outward) -> Asking {
+    let outbound = means.sources.asks.as_ref().map_err(|why| SourceProblem::Unasked(why))?;
+    if !Kinds::of(credentials.iter().map(|credential| &credential.key)).asks {
+        return Err(SourceProblem::Unasked("no credential needs it"));
+    }
+    let unusable = |error: TlsError| SourceProblem::Unfetched(error.to_string());
+    let (road, told) = outward.road(&outbound.verifier, &outbound.tls).map_err(unusable)?;
+    outbound.asker(road, told)
+}
 
 /// The keys and placeholders of one sandbox.
 #[derive(Debug)]
@@ -67,7 +82,7 @@ impl Keyring {
     pub fn load(policy: &Policy, previous: Option<&Keyring>) -> Result<Keyring, Vec<KeyError>> {
         let environment = |name: &str| std::env::var_os(name);
         let why = "nobody named a user to run it as";
-        Keyring::load_with(policy, previous, &Means::without_programs(&environment, None, why))
+        Keyring::load_with(policy, previous, &Means::without_sources(&environment, None, why))
     }
 
     /// As [`Keyring::load`], with these means.
@@ -91,9 +106,19 @@ impl Keyring {
         let mut slots = Vec::with_capacity(credentials.len());
         let mut errors = Vec::new();
         let mut certificates = Certificates::default();
+        let before = previous.map(|previous| &previous.outward);
+        let (outward, problems) = match Outward::load(way_out, before, means.environment) {
+            Ok(outward) => (outward, Vec::new()),
+            Err(problems) => (Outward::default(), problems),
+        };
+        let asking = match problems.is_empty() {
+            true => asking(credentials, means, &outward),
+            false => Err(SourceProblem::Unasked(NO_WAY_OUT)),
+        };
         for credential in credentials {
             let before = previous.map(|previous| previous.before(&credential.name));
-            match KeyringEntry::load(credential, &before.unwrap_or_default(), means) {
+            let before = before.unwrap_or_default();
+            match KeyringEntry::load(credential, &before, means, &asking) {
                 Ok(slot) => {
                     let before = previous.and_then(|all| all.certificate(&credential.name));
                     let (index, loaded) = (slots.len(), (credential, &slot));
@@ -109,12 +134,7 @@ impl Keyring {
             }
         }
         let retired = previous.map(|previous| previous.retired(&slots)).unwrap_or_default();
-        let before = previous.map(|previous| &previous.outward);
-        let outward =
-            Outward::load(way_out, before, means.environment).unwrap_or_else(|problems| {
-                errors.extend(problems);
-                Outward::default()
-            });
+        errors.extend(problems);
         Keyring::of((slots, certificates), retired, outward, errors)
     }
 
@@ -185,17 +205,25 @@ impl Keyring {
     pub(crate) fn restore(
         credentials: &[Credential],
         handed: HandedKeys,
-        runs: &Runs,
+        sources: &Sources,
     ) -> Result<Keyring, Vec<KeyError>> {
         let HandedKeys { mut keys, retired, outward, certificates: mut handed } = handed;
         let mut certificates = Certificates::default();
         let mut slots = Vec::with_capacity(credentials.len());
         let mut errors = Vec::new();
+        let (outward, problem) = match Outward::restore(outward) {
+            Ok(outward) => (outward, None),
+            Err(problem) => (Outward::default(), Some(problem)),
+        };
+        let environment = |name: &str| std::env::var_os(name);
+        let sources = sources.clone();
+        let means = Means { environment: &environment, seed: None, sources, runs_new: true };
+        let asking = asking(credentials, &means, &outward);
         for credential in credentials {
             let found = keys.iter().position(|key| key.name == credential.name);
             let key = found.map(|index| keys.swap_remove(index)).ok_or(KeyProblem::Unset);
             let restored = key.and_then(|key| {
-                let slot = KeyringEntry::restore(credential, key, runs)?;
+                let slot = KeyringEntry::restore(credential, key, &means, &asking)?;
                 certificates.restore(slots.len(), (credential, &slot), &mut handed)?;
                 Ok(slot)
             });
@@ -208,13 +236,10 @@ impl Keyring {
                 }),
             }
         }
+        errors.extend(problem);
         let known = retired.into_iter();
         let known =
             known.filter_map(|(name, placeholder)| Some((name, placeholder.restore()?))).collect();
-        let outward = Outward::restore(outward).unwrap_or_else(|problem| {
-            errors.push(problem);
-            Outward::default()
-        });
         Keyring::of((slots, certificates), known, outward, errors)
     }
 
@@ -430,7 +455,7 @@ impl Keyring {
         if let Some(living) = slot.living.as_ref().filter(|_| always) {
             let read = living.read_again().map_err(KeyProblem::Source);
             let caught_up = read.and_then(|_| slot.catch_up());
-            self.note(caught_up.map_err(|problem| slot.problem(living, problem))?);
+            self.note(caught_up.map_err(|problem| slot.problem(problem))?);
             return Ok(());
         }
         let is_beside = !self.slots.iter().any(|one| std::ptr::eq(one, slot));
@@ -476,11 +501,11 @@ impl Keyring {
         }
         let Some(living) = &slot.living else { return Ok(()) };
         let usable = living.usable().await;
-        usable.map_err(|problem| slot.problem(living, KeyProblem::Source(problem)))?;
+        usable.map_err(|problem| slot.problem(KeyProblem::Source(problem)))?;
         self.catch_up();
         if !slot.keys.load().is_latest {
             // The one before it may have expired.
-            return Err(slot.problem(living, KeyProblem::InPlaceholder));
+            return Err(slot.problem(KeyProblem::InPlaceholder));
         }
         Ok(())
     }

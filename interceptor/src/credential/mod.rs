@@ -42,4 +42,6 @@ pub(crate) use self::seed::{SECRET, Seed};
 pub(crate) use self::source::{CREDENTIALS_DIRECTORY, Means};
 pub use self::source::{KeyError, KeyLocation};
 pub use self::sources::SourceProblem;
-pub(crate) use self::sources::{MOST_PRINTED, Programs, Runs, measured};
+pub(crate) use self::sources::{
+    Asks, Household, Kinds, MOST_PRINTED, Outbound, Programs, Runs, Sources, StateWork, measured,
+};

@@ -13,6 +13,10 @@ use super::handed::{HandedGateway, HandedOutward};
 use super::key::KeyProblem;
 use super::source::{CA, EnvironmentLookup, KeyError, KeyLocation, PROXY, PROXY_AUTH};
 use crate::files;
+use crate::tls::TlsError;
+use crate::tls::client::{self, ClientConfigs};
+use crate::tls::verify::CertificateVerifier;
+use crate::upstream::{Authorization, AuthorizationValue, ProxyServer, Road};
 
 /// The longest file of roots; a system's bundle has about a quarter of a megabyte.
 const LARGEST_ROOTS: usize = 16 << 20;
@@ -57,7 +61,52 @@ pub(crate) struct Outward {
     pub(crate) roots: Vec<(String, Zeroizing<Vec<u8>>)>,
 }
 
+impl Authorization for Gateway {
+    /// The credential as its file has it now. The file may be on a mount that hangs, so this is for
+    /// a thread of its own.
+    fn value(&self) -> AuthorizationValue<'_> {
+        Box::pin(async {
+            if let Some(Err((path, problem))) =
+                self.auth.as_ref().map(|auth| auth.read_again(false))
+            {
+                let path = path.display();
+                tracing::warn!(%path, %problem, "keeping the previous credential of the proxy");
+            }
+            self.authorization()
+        })
+    }
+}
+
 impl Outward {
+    /// The road to services that are asked for keys, and what tells it from others.
+    pub(super) fn road(
+        &self,
+        verifier: &Arc<CertificateVerifier>,
+        base: &Arc<rustls::ClientConfig>,
+    ) -> Result<(Road, String), TlsError> {
+        let tls = if self.roots.is_empty() {
+            base.clone()
+        } else {
+            let roots = self.roots.iter().map(|(name, pem)| (name.as_str(), pem.as_slice()));
+            client::base(client::with_roots(verifier, roots)?)?
+        };
+        let mut road = Road::direct(ClientConfigs::new(tls));
+        let server = |gateway: &Gateway| ProxyServer {
+            url: gateway.url.clone(),
+            auth: gateway.is_authorized().then(|| Arc::new(gateway.clone()) as _),
+        };
+        road.https = self.https.as_ref().map(server);
+        road.http = self.http.as_ref().map(server);
+        road.no_proxy = self.no_proxy.clone();
+        road.proxy_resolves = self.proxy_resolves;
+        let url = |gateway: &Option<Gateway>| gateway.as_ref().map(|gateway| gateway.url.clone());
+        let no_proxy: Vec<&str> = self.no_proxy.texts().collect();
+        let roots: Vec<_> =
+            self.roots.iter().map(|(_, pem)| String::from_utf8_lossy(pem)).collect();
+        let proxies = (url(&self.https), url(&self.http), self.proxy_resolves);
+        Ok((road, format!("{proxies:?} {no_proxy:?} {roots:?}")))
+    }
+
     /// Whether there is neither a proxy nor an additional root.
     pub(crate) fn is_usual(&self) -> bool {
         self.https.is_none() && self.http.is_none() && self.roots.is_empty()

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::key::{Content, KeyProblem, RealKey};
 use super::seed::Seed;
-use super::sources::{Runs, SourceProblem};
+use super::sources::{SourceProblem, Sources};
 use crate::files;
 
 /// The variable with systemd's credentials directory.
@@ -28,8 +28,8 @@ pub(super) const PROXY: &str = "upstream.proxy";
 pub(super) const PROXY_AUTH: &str = "upstream.proxy_auth";
 pub(super) const CA: &str = "upstream.ca";
 
-/// Why no program is run for what is not a credential's key.
-const NOT_HERE: &str = "only the keys of credentials come from programs";
+/// Why there is no living source for what is not a credential's key.
+const NOT_HERE: &str = "only the keys of credentials come from programs and services";
 
 /// What keys are read with.
 #[derive(Clone)]
@@ -38,20 +38,20 @@ pub(crate) struct Means<'a> {
     pub(crate) environment: EnvironmentLookup<'a>,
     /// What placeholders are derived from.
     pub(crate) seed: Option<&'a Seed>,
-    /// Runs programs; or why none is run here.
-    pub(crate) programs: Runs,
-    /// Whether a program that the previous policy did not have is run.
+    /// Runs programs and asks services; or why that is not done here.
+    pub(crate) sources: Sources,
+    /// Whether a program is run, or a service asked, that the previous policy did not have.
     pub(crate) runs_new: bool,
 }
 
 impl<'a> Means<'a> {
-    /// With these variables and no programs, for this reason.
-    pub(crate) fn without_programs(
+    /// With these variables and no living sources, for this reason.
+    pub(crate) fn without_sources(
         environment: EnvironmentLookup<'a>,
         seed: Option<&'a Seed>,
         why: &'static str,
     ) -> Means<'a> {
-        Means { environment, seed, programs: Err(why), runs_new: false }
+        Means { environment, seed, sources: Sources::none(why), runs_new: false }
     }
 }
 
@@ -119,6 +119,13 @@ pub enum KeyLocation {
     File(PathBuf),
     /// What this program prints.
     Program(String),
+    /// What a service of this kind gives at this host.
+    Service {
+        /// The kind, by its field in the policy.
+        kind: &'static str,
+        /// The host.
+        host: String,
+    },
 }
 
 impl fmt::Display for KeyLocation {
@@ -128,6 +135,7 @@ impl fmt::Display for KeyLocation {
             KeyLocation::Variable(name) => write!(f, "in the variable {name}"),
             KeyLocation::File(path) => write!(f, "in the file {}", path.display()),
             KeyLocation::Program(name) => write!(f, "from the program {name:?}"),
+            KeyLocation::Service { kind, host } => write!(f, "from {kind} at {host}"),
         }
     }
 }
@@ -140,6 +148,9 @@ impl KeyLocation {
             KeySource::Env(name) => KeyLocation::Variable(name.clone()),
             KeySource::File(path) => KeyLocation::File(path.clone()),
             KeySource::Exec(source) => KeyLocation::Program(source.program().to_owned()),
+            KeySource::Fetched(source) => {
+                KeyLocation::Service { kind: source.kind(), host: source.url().authority() }
+            }
         }
     }
 }
@@ -194,6 +205,7 @@ pub(super) fn load(
         KeySource::File(path) => read(content, &located(path, environment)),
         // A credential's alone; see `KeyringEntry::load`.
         KeySource::Exec(_) => Err(KeyProblem::Source(SourceProblem::Refused(NOT_HERE))),
+        KeySource::Fetched(_) => Err(KeyProblem::Source(SourceProblem::Unasked(NOT_HERE))),
     }
 }
 
@@ -215,7 +227,7 @@ pub(crate) fn read(content: Content, path: &Path) -> Result<Loaded, KeyProblem> 
     Ok(Loaded { key, file: metadata.is_file().then(|| (path.to_owned(), Stamp::of(&metadata))) })
 }
 
-fn located(path: &Path, environment: EnvironmentLookup<'_>) -> PathBuf {
+pub(super) fn located(path: &Path, environment: EnvironmentLookup<'_>) -> PathBuf {
     match environment(CREDENTIALS_DIRECTORY) {
         Some(directory) if path.is_relative() && !directory.is_empty() => {
             let inside = Path::new(&directory).join(path);

@@ -18,7 +18,6 @@ mod request;
 mod tests;
 
 use std::fmt;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -44,7 +43,9 @@ const MOST_FIELDS: usize = 100;
 /// Asks services, by one road.
 pub(crate) struct Client {
     upstream: Upstream,
-    road: Arc<Road>,
+    road: Road,
+    /// To this host's own services, which no proxy can reach.
+    direct: Road,
     policy: Policy,
 }
 
@@ -59,9 +60,10 @@ impl Client {
     ///
     /// # Errors
     /// None that can happen: that any host is permitted is a constant.
-    pub(crate) fn new(upstream: Upstream, road: Arc<Road>) -> Result<Client, FetchError> {
-        let policy = check(ANYWHERE, &Catalogue::builtin()).policy;
-        Ok(Client { upstream, road, policy: policy.ok_or(FetchError::Failed)? })
+    pub(crate) fn new(upstream: Upstream, road: Road) -> Result<Client, FetchError> {
+        let policy = check(ANYWHERE, &Catalogue::builtin()).policy.ok_or(FetchError::Failed)?;
+        let direct = Road::direct(road.tls.anew());
+        Ok(Client { upstream, road, direct, policy })
     }
 
     /// Sends a request, and waits for its whole answer on this thread, however long the service
@@ -93,7 +95,9 @@ impl Client {
 
     async fn exchange(&self, request: &Request) -> Result<Answer, FetchError> {
         let ServiceUrl { scheme, host, port, .. } = &request.url;
-        let terms = Terms { policy: &self.policy, road: &self.road };
+        let is_loopback = matches!(host, Host::Ip(address) if address.is_loopback());
+        let road = if is_loopback { &self.direct } else { &self.road };
+        let terms = Terms { policy: &self.policy, road };
         // Its connections to name servers belong to this runtime.
         let upstream = self.upstream.separate();
         let dialed = upstream.connect(terms, *scheme, host, *port).await?;
@@ -105,7 +109,7 @@ impl Client {
             Host::Name(name) => ServerName::try_from(name.as_str().to_owned())
                 .map_err(|_| FetchError::Tls("has a name that no certificate can hold"))?,
         };
-        let connector = TlsConnector::from(self.road.tls.h1().clone());
+        let connector = TlsConnector::from(road.tls.h1().clone());
         let secured = connector.connect(name, dialed.stream).await;
         speak(secured.map_err(|error| FetchError::of_tls(&error))?, request).await
     }

@@ -25,7 +25,7 @@ fn road(trusted: Option<&Ca>) -> Road {
 }
 
 fn client() -> Client {
-    Client::new(upstream(&[]), Arc::new(road(None))).unwrap()
+    Client::new(upstream(&[]), road(None)).unwrap()
 }
 
 fn get(service: &Service) -> Request {
@@ -134,7 +134,7 @@ fn a_name_is_dialled_where_resolve_says_and_trusted_by_the_roads_roots() {
     let service = Service::start_tls(&ca, "token.test", |_| Says::answer("200 OK", "", "yes"));
     let overrides = ["token.test", "other.test"].map(|name| format!("{name}:{}", service.address));
     let send = |url: &str, trusted: Option<&Ca>| {
-        let client = Client::new(upstream(&overrides), Arc::new(road(trusted))).unwrap();
+        let client = Client::new(upstream(&overrides), road(trusted)).unwrap();
         let request = Request::new(Method::GET, ServiceUrl::parse(url).unwrap());
         let answer = client.send(&request, LONG);
         answer.map(|answer| answer.body.to_vec()).map_err(|error| error.to_string())

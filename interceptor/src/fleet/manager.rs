@@ -18,7 +18,7 @@ use super::{
     MemberDescription, Predecessor, Source, Visit, check_id,
 };
 use crate::audit::Record;
-use crate::credential::{Keyring, Runs};
+use crate::credential::{Keyring, Sources};
 use crate::kernel::Enforcer;
 use crate::proxy::Runtime;
 use crate::sandbox::launch;
@@ -43,8 +43,8 @@ pub(crate) struct FleetOptions {
     pub(crate) base_urls: bool,
     /// The upstream proxy in place of the policies' own (`--upstream-proxy`).
     pub(crate) proxy: Option<Proxy>,
-    /// Runs the programs that print keys; or why none is run.
-    pub(crate) programs: Runs,
+    /// What living sources are read with.
+    pub(crate) sources: Sources,
     /// How a policy file is read.
     pub(crate) read: fn(&std::path::Path) -> Result<String, String>,
     /// The user who may use the control socket besides root.
@@ -144,8 +144,8 @@ impl Fleet {
 
     /// What policies are compiled with.
     pub(crate) fn compiling(&self) -> Compiling<'_> {
-        let FleetOptions { catalogue, proxy, programs, .. } = &self.options;
-        Compiling { catalogue, proxy: proxy.as_ref(), programs }
+        let FleetOptions { catalogue, proxy, sources, .. } = &self.options;
+        Compiling { catalogue, proxy: proxy.as_ref(), sources }
     }
 
     /// The service catalogue and profiles.

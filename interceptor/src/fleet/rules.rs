@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use interceptor_policy::{Catalogue, Policy, Problem, Proxy, check_besides};
+use interceptor_policy::{Catalogue, FetchedSource, Policy, Problem, Proxy, check_besides};
 use serde_json::Value;
 
 use super::FleetError;
-use crate::credential::{KeyProblem, Keyring, Means, Runs};
+use crate::credential::{KeyProblem, Keyring, Means, Sources};
 
-/// Why no program is run that a daemon's file names.
+/// Why no program is run, and no service asked, that a daemon's file names.
 const OTHERS_FILE: &str = "somebody else than root can change the policy's file";
 
 /// The origin of a policy.
@@ -27,8 +27,8 @@ pub(crate) struct Compiling<'a> {
     pub(crate) catalogue: &'a Catalogue,
     /// The upstream proxy in place of the policy's own.
     pub(crate) proxy: Option<&'a Proxy>,
-    /// Runs the programs that print keys; or why none is run.
-    pub(crate) programs: &'a Runs,
+    /// What living sources are read with.
+    pub(crate) sources: &'a Sources,
 }
 
 /// A policy with its keys, and the form of it that may be shown.
@@ -70,15 +70,15 @@ impl LoadedPolicy {
     ) -> Result<LoadedPolicy, FleetError> {
         // What a file holds by now may be somebody else's; who gives a document is known.
         let runs_new = previous.is_none() || source == Source::Given;
-        let programs = match (&source, compiling.programs) {
-            (Source::File(path), Ok(programs)) if previous.is_none() && !programs.accepts(path) => {
-                Err(OTHERS_FILE)
+        let sources = match &source {
+            Source::File(path) if previous.is_none() => {
+                compiling.sources.accepting(path, OTHERS_FILE)
             }
-            (_, programs) => programs.clone(),
+            _ => compiling.sources.clone(),
         };
         let environment = |name: &str| std::env::var_os(name);
         LoadedPolicy::with_keys(text, besides, source, compiling, |policy| {
-            let means = Means { environment: &environment, seed: None, programs, runs_new };
+            let means = Means { environment: &environment, seed: None, sources, runs_new };
             Keyring::load_with(policy, previous, &means).map_err(|errors| {
                 let problem = |error: crate::credential::KeyError| {
                     let pointer = error.pointer(policy);
@@ -110,23 +110,32 @@ impl LoadedPolicy {
     }
 }
 
-/// Replaces the keys of a document with null.
+/// Replaces the keys of a document with null, and the secrets that its sources present.
 pub(crate) fn hide_keys(document: &mut Value) {
-    let is_source = |key: &Value| key.is_object();
     if let Some(Value::Object(simple)) = document.get_mut("credentials") {
-        simple.values_mut().filter(|key| !is_source(key)).for_each(|key| *key = Value::Null);
+        simple.values_mut().for_each(hide_key);
     }
     if let Some(Value::Object(credentials)) = document.get_mut("credentials_v2") {
-        for credential in credentials.values_mut().filter_map(Value::as_object_mut) {
-            if credential.get("key").is_some_and(|key| !is_source(key)) {
-                credential.insert("key".to_owned(), Value::Null);
+        let keys = credentials.values_mut().filter_map(|credential| credential.get_mut("key"));
+        keys.for_each(hide_key);
+    }
+    let auth = document.get_mut("upstream").and_then(|out| out.get_mut("proxy_auth"));
+    auth.into_iter().for_each(hide_key);
+}
+
+/// A key that is written in a document, or one that its source presents.
+fn hide_key(key: &mut Value) {
+    match key {
+        Value::Object(source) => {
+            for (field, value) in source {
+                match value {
+                    Value::Object(_) => hide_key(value),
+                    _ if FetchedSource::SECRETS.contains(&field.as_str()) => *value = Value::Null,
+                    _ => {}
+                }
             }
         }
-    }
-    if let Some(auth) = document.get_mut("upstream").and_then(|out| out.get_mut("proxy_auth"))
-        && !is_source(auth)
-    {
-        *auth = Value::Null;
+        literal => *literal = Value::Null,
     }
 }
 
@@ -152,8 +161,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<LoadedPolicy, FleetError> {
-        let (catalogue, programs) = (Catalogue::builtin(), Err("not in this test"));
-        let compiling = Compiling { catalogue: &catalogue, proxy: None, programs: &programs };
+        let (catalogue, sources) = (Catalogue::builtin(), Sources::none("not in this test"));
+        let compiling = Compiling { catalogue: &catalogue, proxy: None, sources: &sources };
         LoadedPolicy::read(text, &["cgroup"], Source::Given, compiling, None)
     }
 

@@ -17,7 +17,7 @@ use super::budget::Budget;
 use super::sandbox::Durable;
 use super::{Accept, ProxyError, Runtime, Sandbox, Serving};
 use crate::audit::Record;
-use crate::credential::{HandedKeys, Keyring, Runs};
+use crate::credential::{HandedKeys, Keyring, Sources};
 use crate::dns::Names;
 use crate::ipc::Secret;
 use crate::seam::{Destinations, Listeners};
@@ -90,15 +90,19 @@ impl HandedSandbox {
     /// # Errors
     /// Each credential that is missing or invalid.
     pub fn keyring(&mut self, policy: &Policy) -> Result<Keyring, String> {
-        self.keyring_with(policy, &Err("nobody named a user to run it as"))
+        self.keyring_with(policy, &Sources::none("nobody named a user for it"))
     }
 
-    /// As [`HandedSandbox::keyring`], with what runs programs.
+    /// As [`HandedSandbox::keyring`], with what living sources are read with.
     ///
     /// # Errors
     /// As [`HandedSandbox::keyring`].
-    pub(crate) fn keyring_with(&mut self, policy: &Policy, runs: &Runs) -> Result<Keyring, String> {
-        Keyring::restore(policy.credentials(), std::mem::take(&mut self.keyring), runs)
+    pub(crate) fn keyring_with(
+        &mut self,
+        policy: &Policy,
+        sources: &Sources,
+    ) -> Result<Keyring, String> {
+        Keyring::restore(policy.credentials(), std::mem::take(&mut self.keyring), sources)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     }
 

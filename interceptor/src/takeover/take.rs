@@ -252,7 +252,7 @@ fn prepare(
     let text = handed.policy.to_string();
     let rules = LoadedPolicy::with_keys(&text, &[], source, fleet.compiling(), |policy| {
         proxy
-            .keyring_with(policy, fleet.compiling().programs)
+            .keyring_with(policy, fleet.compiling().sources)
             .map_err(|why| vec![Problem::new("", why)])
     });
     let rules = rules.map_err(|error| error.to_string())?;

@@ -132,6 +132,11 @@ impl ClientConfigs {
         ClientConfigs::new(Arc::new(base))
     }
 
+    /// The same without sessions.
+    pub(crate) fn anew(&self) -> ClientConfigs {
+        ClientConfigs::new(self.base.clone())
+    }
+
     /// Offers HTTP/2 and HTTP/1.1.
     pub(crate) fn h2(&self) -> &Arc<ClientConfig> {
         self.h2.get_or_init(|| self.offering(&[b"h2", b"http/1.1"]))

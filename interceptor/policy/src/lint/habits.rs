@@ -15,7 +15,9 @@ pub(crate) fn habits(document: &Document, policy: &Policy) -> Vec<Problem> {
         let certificate = credential.client_cert.as_ref().filter(|one| !one.is_alone);
         let keys = [(&credential.key, &credential.key_pointer)];
         let keys = keys.into_iter().chain(certificate.map(|one| (&one.key, &one.key_pointer)));
-        for (_, pointer) in keys.filter(|(key, _)| matches!(key, KeySource::Literal(_))) {
+        let is_written =
+            |key: &KeySource| key.all().into_iter().any(|key| matches!(key, KeySource::Literal(_)));
+        for (_, pointer) in keys.filter(|(key, _)| is_written(key)) {
             warnings.push(Problem::new(
                 pointer.clone(),
                 "the key stands in the policy itself: whoever reads the file has it; write \

@@ -7,7 +7,8 @@ use super::super::document::{CredentialDocument, Located};
 use super::super::inject::{BasicDocument, InjectDocument};
 use super::super::json::{Kind, Node};
 use super::super::network_rule::{NetworkRule, Target};
-use super::{CREDENTIAL, EXEC, INJECT, Reader};
+use super::fetched::has_one;
+use super::{CREDENTIAL, EXEC, FETCHED, INJECT, Reader};
 
 impl Reader {
     pub(super) fn check_name(&mut self, name: &str, node: &Node<'_>) {
@@ -31,8 +32,8 @@ impl Reader {
             None if client_cert.is_some() => {}
             None => self.error(
                 node,
-                "the field `key` is missing: a string, {\"env\": NAME}, {\"file\": PATH} or \
-                 {\"exec\": [PROGRAM, …]}; or `client_cert`",
+                "the field `key` is missing: a string, {\"env\": NAME}, {\"file\": PATH}, \
+                 {\"exec\": [PROGRAM, …]} or a service such as {\"oauth2\": {…}}; or `client_cert`",
             ),
         }
         credential.client_cert = client_cert.and_then(|node| self.client_cert(&node));
@@ -51,11 +52,10 @@ impl Reader {
 
     /// A credential's key, or its source.
     pub(super) fn key(&mut self, node: &Node<'_>) -> Option<KeySource> {
-        let is_program = |node: &Node<'_>| {
-            let mut members = node.members().into_iter().flatten();
-            members.any(|member| EXEC.contains(&member.name.as_str()))
-        };
-        if node.kind() == Kind::Object && is_program(node) {
+        if has_one(node, &FETCHED) {
+            return self.fetched(node);
+        }
+        if has_one(node, &EXEC) {
             return self.program(node);
         }
         self.secret(node, "a key", Reader::literal_key)

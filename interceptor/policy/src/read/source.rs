@@ -55,7 +55,7 @@ impl Reader {
     }
 
     /// A number of seconds within a range; the default if it is left out.
-    fn seconds(
+    pub(super) fn seconds(
         &mut self,
         node: Option<Node<'_>>,
         range: &RangeInclusive<u64>,

@@ -10,6 +10,7 @@ mod client_cert;
 mod connections;
 mod decide;
 mod document;
+mod fetched;
 mod host;
 mod jsonc;
 mod jsonc_edit;

@@ -14,15 +14,28 @@ pub(in crate::cli) fn kept_document(text: &str, policy: &Policy, keyring: &Keyri
         let Some(Value::Object(credentials)) = document.get_mut(field) else { continue };
         for (name, credential) in credentials {
             let key = if is_key { Some(credential) } else { credential.get_mut("key") };
-            if let Some(key) = key.filter(|key| key.is_null()) {
+            let Some(key) = key else { continue };
+            if key.is_null() {
                 *key = json!({ "env": variable(policy, name) });
             }
+            name_inputs(key);
         }
     }
     if let Some(auth) = document.pointer_mut("/upstream/proxy_auth").filter(|auth| auth.is_null()) {
         *auth = json!({ "env": "UPSTREAM_PROXY_AUTH" });
     }
     document
+}
+
+/// Names a variable for each secret of a source that stood in the document.
+fn name_inputs(source: &mut Value) {
+    let Value::Object(fields) = source else { return };
+    for (field, value) in fields {
+        if value.is_null() {
+            *value = json!({ "env": field.to_ascii_uppercase() });
+        }
+        name_inputs(value);
+    }
 }
 
 /// The variable for the key of a credential: the one that carries its placeholder, or one named

@@ -8,6 +8,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use interceptor_policy::{Catalogue, KeySource, Policy, Problem, Proxy, strict_json};
 use nix::fcntl::{OFlag, open};
@@ -15,11 +16,11 @@ use nix::sys::stat::{Mode, fstat};
 use serde_json::Value;
 
 use crate::cli::person::{Person, act_as};
-use crate::cli::programs;
 use crate::cli::stable::Typed;
 use crate::cli::which::Which;
 use crate::cli::written::Written;
-use crate::credential::{CREDENTIALS_DIRECTORY, Keyring, Means};
+use crate::cli::{outbound, programs};
+use crate::credential::{Asks, CREDENTIALS_DIRECTORY, Keyring, Means, Sources};
 use crate::fleet::{Compiling, FleetError, GivenPolicies, LoadedPolicy, Source, without_keys};
 use crate::ipc::{SentPath as Sent, Strings};
 use crate::sandbox::handover::Secrets;
@@ -38,6 +39,8 @@ pub(in crate::cli) struct Loader {
     pub(in crate::cli) catalogue: Catalogue,
     /// The upstream proxy in place of a policy's own.
     pub(in crate::cli) proxy: Option<Proxy>,
+    /// What asks services for keys.
+    pub(in crate::cli) asks: Asks,
     /// Whether the placeholders are new ones.
     pub(in crate::cli) fresh: bool,
     /// What is hidden inside.
@@ -166,7 +169,8 @@ impl Loader {
         };
         let (catalogue, proxy) = (&self.catalogue, self.proxy.as_ref());
         // Its keys are read below.
-        let compiling = Compiling { catalogue, proxy, programs: &Err("read elsewhere") };
+        let sources = Sources::none("read elsewhere");
+        let compiling = Compiling { catalogue, proxy, sources: &sources };
         LoadedPolicy::with_keys(&strict, &[], source, compiling, |policy| {
             let keyring = self.keys(
                 policy,
@@ -188,9 +192,15 @@ impl Loader {
     ) -> Result<Keyring, Vec<Problem>> {
         let Text { text, file, runs_new } = from;
         let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-        let programs = Ok(programs::of_person(&self.person, &self.runner, &directory));
+        let sandbox = (&self.runner, directory.as_path());
+        let household = outbound::household_of(&self.person, sandbox, rights == Rights::Person);
+        let asks = self.asks.as_ref().map(|asks| Arc::new(asks.of_household(household)));
+        let sources = Sources {
+            runs: Ok(programs::of_person(&self.person, &self.runner, &directory)),
+            asks: asks.map_err(|why| *why),
+        };
         let runner = self.runner.uid;
-        let typed = Typed { person: &self.person, runner, fresh: self.fresh, programs };
+        let typed = Typed { person: &self.person, runner, fresh: self.fresh, sources };
         let seed = file.and_then(|file| typed.seed(Some(file), text));
         let load = || {
             let environment = |name: &str| match (name, rights) {
@@ -198,8 +208,8 @@ impl Loader {
                 (CREDENTIALS_DIRECTORY, Rights::Person) => None,
                 _ => self.person.given(name),
             };
-            let (programs, seed) = (typed.programs.clone(), seed.as_ref());
-            let means = Means { environment: &environment, seed, programs, runs_new };
+            let (sources, seed) = (typed.sources.clone(), seed.as_ref());
+            let means = Means { environment: &environment, seed, sources, runs_new };
             Keyring::load_with(policy, Some(previous), &means)
         };
         let loaded = match rights {
@@ -230,7 +240,7 @@ impl Loader {
         let mut problems = Vec::new();
         for (key, pointer) in policy.secret_sources() {
             let (path, what) = match key {
-                KeySource::Env(_) | KeySource::Exec(_) => continue,
+                KeySource::Env(_) | KeySource::Exec(_) | KeySource::Fetched(_) => continue,
                 KeySource::File(path) => (path.as_path(), "the key's file"),
                 KeySource::Literal(_) => match file {
                     Some(file) if !self.is_covered(file) => (file, "the policy's file"),

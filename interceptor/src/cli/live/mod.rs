@@ -37,7 +37,7 @@ use super::setup::LoadedPolicy;
 use super::which::Which;
 use super::written::Written;
 use crate::control::{self, Controlled, Scope};
-use crate::credential::Keyring;
+use crate::credential::{Asks, Keyring, Sources};
 use crate::entrance::Entrance;
 use crate::fleet::{
     self, Enforced, Fleet, FleetError, FleetOptions, GivenPolicies, Member, MemberDescription,
@@ -109,6 +109,8 @@ pub(super) struct Beginning {
     pub(super) catalogue: Catalogue,
     /// The upstream proxy in place of a policy's own.
     pub(super) proxy: Option<Proxy>,
+    /// What asks services for keys.
+    pub(super) asks: Asks,
     /// Whether the placeholders are new ones.
     pub(super) fresh: bool,
     /// Whether to say only what is wrong.
@@ -162,6 +164,7 @@ impl Reachable {
             person,
             catalogue: Catalogue::builtin(),
             proxy: None,
+            asks: Err("a member's run asks no services"),
             fresh: true,
             quiet,
         };
@@ -253,7 +256,7 @@ impl Live {
     pub(super) fn begin(reachable: Reachable, parts: Parts) -> Live {
         let Reachable { beginning, name, shown, warnings, file, covered, is_changeable, page } =
             reachable;
-        let Beginning { which, person, catalogue, proxy, fresh, quiet, .. } = beginning;
+        let Beginning { which, person, catalogue, proxy, asks, fresh, quiet, .. } = beginning;
         let Parts { id, cgroup, runtime, enforcer, enforced, inside } = parts;
         let Inside { command, hidden, environment, runner, base_urls } = inside;
         let run = RunDescription { user: runner.name.clone(), command, policy: name };
@@ -264,6 +267,7 @@ impl Live {
             runner,
             catalogue,
             proxy,
+            asks,
             fresh,
             hidden,
             environment,
@@ -387,7 +391,7 @@ fn options(
         trust: PathBuf::from(trust::DIRECTORY),
         base_urls,
         proxy: loader.proxy.clone(),
-        programs: Err("a run's own loader runs them"),
+        sources: Sources::none("a run's own loader reads them"),
         read: |_| Err("a run has no default policy".to_owned()),
         owner: loader.person.identity.uid,
         given: Some(given),

@@ -14,14 +14,14 @@ use super::wire::{OwnPolicy, Wanted};
 use crate::cli::perform::Rules;
 use crate::cli::{discovery, policy_file, registries, setup};
 use crate::control::model::OwnPolicies;
-use crate::credential::{KeyError, Keyring, Means, SECRET, Seed};
+use crate::credential::{KeyError, Keyring, Means, SECRET, Seed, Sources};
 use crate::ipc::{Secret, SentPath};
 use crate::notice;
 use crate::proxy::asking::LeaseScope;
 use crate::sandbox::handover::ShownPolicy;
 
 /// Why no program is run for a member.
-const NO_PROGRAMS: &str = "keys from programs are not there for runs without sudo yet";
+const NO_SOURCES: &str = "keys from programs and services are not there for runs without sudo yet";
 
 /// The most files that a policy may hide.
 const MOST_FILES: usize = 1024;
@@ -129,7 +129,7 @@ fn own(policy: OwnPolicy) -> anyhow::Result<Rules> {
     affordable(&policy)?;
     // What the member's process has read is all that there is: a file would be read by root.
     keys.begin_anew();
-    let keyring = Keyring::restore(policy.credentials(), keys, &Err(NO_PROGRAMS))
+    let keyring = Keyring::restore(policy.credentials(), keys, &Sources::none(NO_SOURCES))
         .map_err(|errors| anyhow::anyhow!("{name}: {}", joined(&errors)))?;
     let shown = shown.map(|(path, text)| ShownPolicy { path, text });
     let leases = LeaseScope::Any;
@@ -177,7 +177,7 @@ fn operators(name: &str, secret: Option<Secret>, uid: u32) -> anyhow::Result<Rul
     }
     let seed = secret.and_then(|secret| seed(&secret, uid, &file));
     let environment = |name: &str| std::env::var_os(name);
-    let means = Means::without_programs(&environment, seed.as_ref(), NO_PROGRAMS);
+    let means = Means::without_sources(&environment, seed.as_ref(), NO_SOURCES);
     let keyring = Keyring::load_with(&policy, None, &means)
         .map_err(|errors| anyhow::anyhow!(joined(&errors)))?;
     let mut hidden = vec![SentPath(file)];
@@ -186,7 +186,7 @@ fn operators(name: &str, secret: Option<Secret>, uid: u32) -> anyhow::Result<Rul
         match key {
             KeySource::Env(variable) => key_variables.push(variable.clone()),
             KeySource::File(path) => hidden.extend(setup::regular_file(path).map(SentPath)),
-            KeySource::Literal(_) | KeySource::Exec(_) => {}
+            KeySource::Literal(_) | KeySource::Exec(_) | KeySource::Fetched(_) => {}
         }
     }
     // A lease could send the operator's keys elsewhere, and the member can pass for whoever gives

@@ -46,7 +46,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let by_daemon = maker.is_daemon();
     let setting = Setting::of(&arguments, by_daemon)?;
     let chosen = ChosenRules::of(&arguments, &setting, by_daemon)?;
-    let ChosenRules { judged, taught, variables, catalogue, origin } = chosen;
+    let ChosenRules { judged, taught, variables, catalogue, origin, asks } = chosen;
     let standard = Standard::of(&arguments.common)?;
 
     let quiet = arguments.common.quiet;
@@ -74,7 +74,8 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         (Maker::Here { begun, open_files }, Judged::By(rules)) => {
             let Run { common, which, live, fresh_placeholders: fresh, .. } = arguments;
             let (person, proxy) = (person.clone(), common.proxy()?);
-            let beginning = Beginning { origin, which, person, catalogue, proxy, fresh, quiet };
+            let beginning =
+                Beginning { origin, which, person, catalogue, proxy, asks, fresh, quiet };
             let reachable = live.reachable(beginning, &rules, page);
             let (descriptors, rules) = (standard, for_sandbox(*rules, &common));
             let (limits, caller) = (None, None);

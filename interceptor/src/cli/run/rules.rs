@@ -14,8 +14,8 @@ use crate::cli::setup::{self, LoadedPolicy};
 use crate::cli::stable::Typed;
 use crate::cli::which::Chosen;
 use crate::cli::written::Written;
-use crate::cli::{Common, authors, perform, programs, registries, shown_policy};
-use crate::credential::Runs;
+use crate::cli::{Common, authors, outbound, perform, programs, registries, shown_policy};
+use crate::credential::{Asks, Sources};
 use crate::ipc::SentPath as Sent;
 use crate::proxy::asking::LeaseScope;
 use crate::sandbox::handover::ShownPolicy;
@@ -32,6 +32,8 @@ pub(super) struct ChosenRules {
     pub(super) catalogue: Catalogue,
     /// Where it comes from.
     pub(super) origin: Origin,
+    /// What asks services for keys.
+    pub(super) asks: Asks,
 }
 
 impl ChosenRules {
@@ -60,14 +62,23 @@ impl ChosenRules {
             }
         };
         let fresh = arguments.fresh_placeholders;
-        let programs: Runs = match by_daemon {
-            true => Err("keys from programs are not there for runs without sudo yet"),
-            false => Ok(programs::of_person(person, identity, directory)),
+        let sources = match by_daemon {
+            true => Sources::none(
+                "keys from programs and services are not there for runs without sudo yet",
+            ),
+            false => Sources {
+                runs: Ok(programs::of_person(person, identity, directory)),
+                asks: outbound::of_person(
+                    (&common.resolve, &common.upstream_ca),
+                    person,
+                    (identity, directory),
+                )?,
+            },
         };
-        let typed = Typed { person, runner: identity.uid, fresh, programs };
+        let typed = Typed { person, runner: identity.uid, fresh, sources };
         let (origin, judged) = match chosen {
             Chosen::Text(written) => {
-                let written = authors::require(written, person, &typed.programs, &catalogue)?;
+                let written = authors::require(written, person, &typed.sources, &catalogue)?;
                 let origin = Origin::of(&written)?;
                 let rules = setup::rules_of(common, written, &typed)?;
                 // A member's own files are the member's to read; what is hidden inside is hidden
@@ -81,7 +92,8 @@ impl ChosenRules {
                 (Origin::default(), Judged::ByOperators { secret: typed.secret(), name })
             }
         };
-        Ok(ChosenRules { judged, taught, variables, catalogue, origin })
+        let asks = typed.sources.asks;
+        Ok(ChosenRules { judged, taught, variables, catalogue, origin, asks })
     }
 }
 

@@ -6,16 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use interceptor_policy::ExecSource;
+use interceptor_policy::KeySource;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::super::former::{self, Former, Formers};
 use super::super::key::RealKey;
 use super::super::readers;
-use super::printed::{self, Printed};
+use super::due;
+use super::origin::Origin;
+use super::printed::Printed;
 use super::problem::SourceProblem;
-use super::{Programs, due};
 
 /// How long after a failure the next attempt is: doubled with each, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -33,8 +34,7 @@ const JUST_NOW: Duration = Duration::from_secs(1);
 /// A source that several keyrings share.
 #[derive(Debug)]
 pub(crate) struct Living {
-    source: ExecSource,
-    programs: Arc<dyn Programs>,
+    origin: Origin,
     state: Mutex<State>,
     /// The number of the key there is; 0 before the first.
     version: AtomicU64,
@@ -193,10 +193,9 @@ impl Living {
         self.state().names.insert(credential.to_owned());
     }
 
-    pub(super) fn new(source: ExecSource, programs: Arc<dyn Programs>) -> Living {
+    pub(super) fn new(origin: Origin) -> Living {
         Living {
-            source,
-            programs,
+            origin,
             state: Mutex::default(),
             version: AtomicU64::new(0),
             ended: watch::Sender::new(0),
@@ -204,19 +203,14 @@ impl Living {
         }
     }
 
-    /// Whether it is the source of this program with these rights.
-    pub(super) fn is(&self, source: &ExecSource, whose: &str) -> bool {
-        self.source == *source && self.programs.whose() == whose
+    /// Whether it asks the same, with the same rights.
+    pub(super) fn is(&self, origin: &Origin) -> bool {
+        self.origin.is(origin)
     }
 
-    /// Whether its program is this one.
-    pub(crate) fn is_of(&self, source: &ExecSource) -> bool {
-        self.source == *source
-    }
-
-    /// What it is called in messages.
-    pub(crate) fn name(&self) -> &str {
-        self.source.program()
+    /// Whether it is what a policy describes so.
+    pub(crate) fn is_of(&self, source: &KeySource) -> bool {
+        self.origin.is_of(source)
     }
 
     /// Every step leaves it consistent.
@@ -287,16 +281,13 @@ impl Living {
         }
     }
 
-    /// Fetches, and ends what was begun. Its error is logged by the name of the program.
+    /// Fetches, and ends what was begun.
     fn fetch(&self) -> Result<Value, SourceProblem> {
         // Another key would push one that lives out of the search in answers.
         if !self.state().former.have_room() {
             return self.end(Err(SourceProblem::TooMany(former::MOST)));
         }
-        let fetched = catch_unwind(AssertUnwindSafe(|| {
-            let printed = self.programs.run(&self.source)?;
-            printed::read(printed, &self.source, Timestamp::now())
-        }));
+        let fetched = catch_unwind(AssertUnwindSafe(|| self.origin.fetch()));
         self.end(fetched.unwrap_or(Err(SourceProblem::Unstarted("it failed here".to_owned()))))
     }
 
@@ -326,7 +317,8 @@ impl Living {
         };
         drop(state);
         if let Err(problem) = &result {
-            tracing::warn!(program = self.name(), %problem, "no key from this program");
+            let names = self.state().names.iter().cloned().collect::<Vec<_>>().join(", ");
+            tracing::warn!(credential = names, %problem, "no key from its source");
         }
         self.ended.send_modify(|ended| *ended += 1);
         self.ended_here.notify_all();
@@ -353,7 +345,7 @@ impl Living {
     /// Why there is none.
     pub(crate) async fn usable(self: &Arc<Self>) -> Result<(), SourceProblem> {
         let mut ended = self.ended.subscribe();
-        let deadline = tokio::time::Instant::now() + self.source.timeout + MARGIN;
+        let deadline = tokio::time::Instant::now() + self.origin.timeout() + MARGIN;
         loop {
             let found = self.state().found();
             match found {
@@ -368,7 +360,7 @@ impl Living {
                 Found::Fetching => {}
             }
             if tokio::time::timeout_at(deadline, ended.changed()).await.is_err() {
-                return Err(SourceProblem::Timeout(self.source.timeout));
+                return Err(SourceProblem::Timeout(self.origin.timeout()));
             }
             // What was waited for is what is told, however long that took.
             let state = self.state();

@@ -6,47 +6,28 @@
 //! once after an origin refused the key. The last good key is used until it expires; after that,
 //! requests fail with the source's error. The keys before it are kept for the search in answers,
 //! and none that has not expired makes room for another. A fetch has a thread to itself, since it
-//! waits for programs. What fetches is given from outside ([`Programs`]); here is no process and no
-//! socket.
+//! waits for programs and services. What runs programs is given from outside ([`Programs`]), and so
+//! is how services are reached and where what must outlive the process is kept ([`Outbound`]).
 
 mod due;
+mod fetched;
+mod household;
 mod living;
+mod origin;
+mod outbound;
 mod printed;
 mod problem;
+mod programs;
 mod registry;
+mod set;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-use std::path::Path;
-use std::sync::Arc;
-
-use interceptor_policy::ExecSource;
-use zeroize::Zeroizing;
-
+pub(crate) use self::household::{Household, StateWork};
 pub(crate) use self::living::{Life, Living, Value};
+pub(crate) use self::origin::Origin;
+pub(crate) use self::outbound::{Asking, Asks, Outbound};
 pub use self::problem::SourceProblem;
+pub(crate) use self::programs::{MOST_PRINTED, Programs, Runs};
 pub(crate) use self::registry::{living, measured};
-
-/// The most that a program may print.
-pub(crate) const MOST_PRINTED: usize = 64 * 1024;
-
-/// Runs the programs that print keys.
-pub(crate) trait Programs: fmt::Debug + Send + Sync {
-    /// Whose rights a program has; sources are shared among those with the same.
-    fn whose(&self) -> &str;
-
-    /// Whether a policy in this file may name programs: nobody could have written it but those who
-    /// may have any program run.
-    fn accepts(&self, file: &Path) -> bool;
-
-    /// What a program prints, at most [`MOST_PRINTED`] bytes, once it has ended without an error.
-    /// Waits for it.
-    ///
-    /// # Errors
-    /// Why there is nothing; never anything that the program said.
-    fn run(&self, program: &ExecSource) -> Result<Zeroizing<Vec<u8>>, SourceProblem>;
-}
-
-/// What runs programs; or why none is run.
-pub(crate) type Runs = Result<Arc<dyn Programs>, &'static str>;
+pub(crate) use self::set::{Kinds, Sources};

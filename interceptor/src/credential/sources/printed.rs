@@ -38,13 +38,13 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// A number, or a text with one.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Number {
+pub(super) enum Number {
     Number(f64),
     Text(String),
 }
 
 impl Number {
-    fn value(&self) -> Option<f64> {
+    pub(super) fn value(&self) -> Option<f64> {
         let value = match self {
             Number::Number(value) => *value,
             Number::Text(text) => text.trim().parse().ok()?,
@@ -91,7 +91,7 @@ struct Token {
 }
 
 /// When a key ends.
-enum End {
+pub(super) enum End {
     Never,
     In(f64),
     At(Timestamp),
@@ -103,17 +103,27 @@ pub(super) fn read(
     source: &ExecSource,
     now: Timestamp,
 ) -> Result<Printed, SourceProblem> {
-    let untold = |key: RealKey| {
-        let until = now.checked_add(source.ttl).ok();
-        Printed { key, life: source.ttl, until, is_told: false }
-    };
     if !text.trim_ascii_start().starts_with(b"{") {
-        return Ok(untold(RealKey::parse(text)?));
+        return lasting(text, End::Never, source.ttl, now);
     }
     let (secret, end) = recognised(&text)?;
-    let key = RealKey::parse(Zeroizing::new(secret.expose().as_bytes().to_vec()))?;
+    let key = Zeroizing::new(secret.expose().as_bytes().to_vec());
+    lasting(key, end, source.ttl, now)
+}
+
+/// A key until its end; for as long as `ttl` if that is not told.
+pub(super) fn lasting(
+    key: Zeroizing<Vec<u8>>,
+    end: End,
+    ttl: Duration,
+    now: Timestamp,
+) -> Result<Printed, SourceProblem> {
+    let key = RealKey::parse(key)?;
     let left = match end {
-        End::Never => return Ok(untold(key)),
+        End::Never => {
+            let until = now.checked_add(ttl).ok();
+            return Ok(Printed { key, life: ttl, until, is_told: false });
+        }
         End::In(seconds) => seconds,
         End::At(at) => at.duration_since(now).as_secs_f64(),
     };

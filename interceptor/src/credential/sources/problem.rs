@@ -41,7 +41,48 @@ pub enum SourceProblem {
     /// Too many of its keys live already.
     #[error("gave {0} other keys that have not expired yet")]
     TooMany(usize),
+    /// Services are not asked here.
+    #[error("is not asked: {0}")]
+    Unasked(&'static str),
+    /// It gave no answer.
+    #[error("{0}")]
+    Unfetched(String),
+    /// It did not answer in time.
+    #[error("did not answer within {} s", .0.as_secs())]
+    Silent(Duration),
+    /// It answered with an error, by its status and the name of the error.
+    #[error("answered {status}{}", named(*.code))]
+    Answered {
+        /// The status.
+        status: u16,
+        /// The error, if it is one of those that the service's protocol names.
+        code: Option<&'static str>,
+    },
+    /// Its answer holds no token.
+    #[error("gave an answer in which no token is recognised")]
+    NoToken,
+    /// Its token is of another kind.
+    #[error("gave a token that is no bearer token")]
+    TokenType,
+    /// A secret that it is asked with is not there.
+    #[error("was not asked: its {field} {problem}")]
+    Input {
+        /// The secret's field.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A refresh token can be kept nowhere.
+    #[error("gives refresh tokens, which cannot be kept: {0}")]
+    Unkept(String),
+    /// Another process uses the refresh token.
+    #[error("was not asked: another used its refresh token for more than {} s", .0.as_secs())]
+    Busy(Duration),
     /// It is no key.
     #[error("gave what is no key: it {0}")]
     Key(String),
+}
+
+fn named(code: Option<&str>) -> String {
+    code.map(|code| format!(" ({code})")).unwrap_or_default()
 }

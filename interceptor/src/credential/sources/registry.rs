@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use interceptor_policy::ExecSource;
-
+use super::due;
 use super::living::{Living, Measured};
-use super::{Programs, due};
+use super::origin::Origin;
 
 /// The longest wait of the thread, so that it notices sources that are gone.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -26,27 +25,22 @@ fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The source of a credential's key.
-pub(crate) fn living(
-    source: &ExecSource,
-    programs: &Arc<dyn Programs>,
-    credential: &str,
-) -> Arc<Living> {
-    let living = find(source, programs);
+/// The source of a credential's key: the one that there is, or a new one.
+pub(crate) fn living(origin: Origin, credential: &str) -> Arc<Living> {
+    let living = find(origin);
     living.serves(credential);
     living
 }
 
-/// The source of a program with these rights: the one that there is, or a new one.
-fn find(source: &ExecSource, programs: &Arc<dyn Programs>) -> Arc<Living> {
+fn find(origin: Origin) -> Arc<Living> {
     let mut registry = registry();
     let known = registry.all.iter().filter_map(Weak::upgrade);
-    let mut known = known.filter(|living| living.is(source, programs.whose()));
+    let mut known = known.filter(|living| living.is(&origin));
     if let Some(living) = known.next() {
         return living;
     }
     drop(known);
-    let living = Arc::new(Living::new(source.clone(), programs.clone()));
+    let living = Arc::new(Living::new(origin));
     registry.all.retain(|living| living.strong_count() > 0);
     registry.all.push(Arc::downgrade(&living));
     if !registry.is_timed {

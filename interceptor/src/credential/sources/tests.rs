@@ -1,5 +1,6 @@
 mod former;
 
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,6 @@ use zeroize::Zeroizing;
 
 use super::super::keyring::Keyring;
 use super::super::source::Means;
-use super::living as living_of;
 use super::printed::read;
 use super::*;
 
@@ -132,6 +132,15 @@ fn until(what: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "it does not come");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+fn living_of(source: &ExecSource, programs: &Arc<dyn Programs>, credential: &str) -> Arc<Living> {
+    living(Origin::Program(source.clone(), programs.clone()), credential)
+}
+
+/// Those of a test's programs.
+fn runs(runs: Runs) -> Sources {
+    Sources { runs, asks: Err("not in this test") }
 }
 
 const LONG: Duration = Duration::from_secs(1_000_000);
@@ -261,7 +270,8 @@ fn load(
     programs: Runs,
     runs_new: bool,
 ) -> Result<Keyring, Vec<String>> {
-    let means = Means { environment: &|_| None, seed: None, programs, runs_new };
+    let sources = runs(programs);
+    let means = Means { environment: &|_| None, seed: None, sources, runs_new };
     Keyring::load_with(&policy(program, 86_400), previous, &means)
         .map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
@@ -317,7 +327,8 @@ async fn a_key_from_a_program_is_handed_over_only_to_who_may_run_it() {
     answers.send(Ok("sk-canary-handed".to_owned())).unwrap();
     let keyring = load("handed", None, Ok(programs), true).unwrap();
     let policy = policy("handed", 86_400);
-    let restore = |runs: Runs| Keyring::restore(policy.credentials(), keyring.hand_over(), &runs);
+    let restore =
+        |runs: Runs| Keyring::restore(policy.credentials(), keyring.hand_over(), &self::runs(runs));
     let errors = restore(Err("not in this process")).unwrap_err();
     assert!(errors[0].to_string().ends_with("is not run: not in this process"), "{errors:?}");
     // One that may run it has the key and its life, and runs nothing until that ends.

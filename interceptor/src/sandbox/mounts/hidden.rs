@@ -16,8 +16,10 @@ use super::steps::{bind, make_empty, set_mode, tmpfs};
 /// The cover of a hidden file: empty and unreadable.
 const COVER: &str = "/run/.hidden";
 
-/// Directories with sockets of services that could run something outside, or show a screen.
-const DIRECTORIES: [&str; 8] = [
+/// Directories with sockets of services that could run something outside, or show a screen; and the
+/// daemon's state.
+const DIRECTORIES: [&str; 9] = [
+    "/var/lib/interceptor",
     "/tmp/.X11-unix",
     "/tmp/.ICE-unix",
     "/tmp/.XIM-unix",

@@ -61,7 +61,7 @@ async fn a_key_of_three_refreshes_ago_is_still_found_in_answers_and_records() {
     let (_, others, _answers) = play("four, taken over");
     let handed = serde_json::to_vec(&keyring.hand_over()).unwrap();
     let handed = serde_json::from_slice(&handed).unwrap();
-    let restored = Keyring::restore(policy.credentials(), handed, &Ok(others)).unwrap();
+    let restored = Keyring::restore(policy.credentials(), handed, &runs(Ok(others))).unwrap();
     assert!(all_in(&restored));
     // A key that comes back is current, and no former one.
     give(&living, &answers, FOUR[0]);
@@ -154,7 +154,7 @@ async fn a_key_and_its_life_are_handed_over_together() {
     let late = keyring.hand_over();
     let (_, others, _answers) = play("pair, taken over");
     let restore =
-        |handed| Keyring::restore(policy.credentials(), handed, &Ok(others.clone())).unwrap();
+        |handed| Keyring::restore(policy.credentials(), handed, &runs(Ok(others.clone()))).unwrap();
     let left = || living_in(&policy, &others).measure().1.left.unwrap();
     let first = restore(early);
     assert_eq!(first.key(&policy, id).unwrap().expose(), "sk-canary-older");
