@@ -24,12 +24,12 @@ use crate::control::model::ConfiguredSandbox;
 use crate::control::{self, Controlled, DEFAULT_SOCKET, Scope};
 use crate::credential::Sources;
 use crate::entrance::Entrance;
-use crate::fleet::{Adopt, Fleet, FleetOptions, NewSandbox, Visit, sweep};
+use crate::fleet::{Adopt, DaemonsFiles, Fleet, FleetOptions, NewSandbox, Visit, sweep};
 use crate::ipc::ControlSocket;
 use crate::kernel::{self, Enforcer, LoadOptions};
 use crate::logging::Format;
 use crate::notice;
-use crate::page::{self, DaemonsFiles, Page};
+use crate::page::{self, Page};
 use crate::privilege::{self, attendant};
 use crate::sandbox::{cgroup, launch};
 use crate::{takeover, words};
@@ -246,8 +246,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         owner: nix::unistd::geteuid().as_raw(),
         given: None,
         read: |path| {
-            let text = given::read_strict(path).map_err(|error| format!("{error:#}"))?;
-            Ok(text.as_str().to_owned())
+            given::read(path).map(|written| written.text).map_err(|error| format!("{error:#}"))
         },
     });
     // Fail on an invalid default policy now rather than with the first sandbox.
@@ -419,9 +418,9 @@ fn begin(fleet: &Arc<Fleet>, sandboxes: Vec<ConfiguredSandbox>) -> anyhow::Resul
         let place = format!("/sandboxes/{index} of the configuration, {}", cgroup.display());
         let made = || {
             let rules = match policy.map(policy_path).transpose()? {
-                Some(path) => fleet
-                    .rules_of_file(path.clone(), None)
-                    .with_context(|| path.display().to_string())?,
+                Some(path) => {
+                    fleet.rules_of_file(&path, None).with_context(|| path.display().to_string())?
+                }
                 None => fleet.default_rules().context("the default policy")?,
             };
             let (cgroup, netns) = (absolute(cgroup)?, netns.map(absolute).transpose()?);

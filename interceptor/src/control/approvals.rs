@@ -8,13 +8,15 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::{Extension, Json};
 use interceptor_policy::Patch;
+use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
+use utoipa::IntoParams;
 
 use super::leases::{self, shown};
 use super::model_approvals::{
     Approval, ApprovalAnswer, ApprovalDecided, ApprovalDecision, ProposedPatch,
 };
-use super::params::{Id, Text, malformed};
+use super::params::{Id, Params, Text, malformed};
 use super::problem::ApiProblem;
 use super::shared::{Control, Speaker, blocking};
 use super::sse::{EventSender, ReaderGone};
@@ -106,19 +108,50 @@ pub(crate) fn answer_of(text: &str) -> Result<Answer, String> {
     answer(text).map_err(|problem| problem.detail)
 }
 
+/// A condition of an answer.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OnlyIf {
+    /// Decide only if the policy in force was read from a file with this SHA-256, in lower-case
+    /// hexadecimal digits: what edits the file then keeps to what is in force, also of its keys.
+    #[serde(default)]
+    file_sha256: Option<String>,
+}
+
+impl OnlyIf {
+    /// # Errors
+    /// If the policy of the question's sandbox came from something else.
+    fn holds(&self, fleet: &Fleet, id: &str) -> Result<(), ApiProblem> {
+        let Some(digits) = &self.file_sha256 else { return Ok(()) };
+        let question = fleet.questions().into_iter().find(|question| question.id == id);
+        // Without one, the answer says what became of it.
+        let Some(question) = question else { return Ok(()) };
+        if fleet.get(&question.sandbox)?.is_of_text(digits) {
+            return Ok(());
+        }
+        let detail = "its file no longer holds what was read from it: make the daemon reload it, \
+                      or edit it by hand";
+        let title = "The policy in force is another";
+        Err(ApiProblem::new(StatusCode::CONFLICT, "other_file", title, detail))
+    }
+}
+
 /// Answers a question. `allow` gives a lease by one of the question's patches: without `seconds`
 /// and `uses`, for as many requests as wait on it.
 #[utoipa::path(
     post,
     path = "/v1/approvals/{id}",
     tag = "approvals",
-    params(("id" = String, Path, description = "The question's id")),
+    params(("id" = String, Path, description = "The question's id"), OnlyIf),
     request_body(content = ApprovalAnswer),
     responses(
         (status = 200, description = "It is decided", body = ApprovalDecided),
         (status = 400, description = "The body is not such an answer"),
         (status = 404, description = "There is no such question"),
-        (status = 409, description = "It is decided already, or its policy was replaced"),
+        (
+            status = 409,
+            description = "It is decided already, its policy was replaced, or came from another file",
+        ),
         (
             status = 422,
             description = "The patch is none of the question's, or the terms have no end",
@@ -129,16 +162,18 @@ pub(super) async fn decide(
     State(fleet): State<Arc<Fleet>>,
     Extension(speaker): Extension<Speaker>,
     Id(id): Id,
+    Params(only_if): Params<OnlyIf>,
     Text(text): Text,
 ) -> Result<Json<ApprovalDecided>, ApiProblem> {
     let answer = answer(&text)?;
     let decided = blocking(move || {
-        let lease = fleet.decide(&id, &answer, speaker.name())?;
+        only_if.holds(&fleet, &id)?;
+        let lease = fleet.decide(&id, &answer, speaker.name()).map_err(problem)?;
         let decision =
             if lease.is_some() { ApprovalDecision::Allow } else { ApprovalDecision::Deny };
         Ok(ApprovalDecided { id, decision, lease: lease.map(shown) })
     });
-    decided.await?.map_err(problem).map(Json)
+    decided.await?.map(Json)
 }
 
 /// An answer, from the text of a request or of a webhook.

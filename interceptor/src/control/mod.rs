@@ -5,6 +5,8 @@
 //! key. Only the owner can open the socket, peers are identified by their credentials, and a peer
 //! inside a sandbox is refused (attack P1).
 
+mod always;
+#[allow(unused_qualifications, reason = "in the description that is generated from the parameters")]
 mod approvals;
 #[allow(unused_qualifications, reason = "in the description that is generated from the parameters")]
 mod audit;
@@ -38,8 +40,10 @@ use axum::routing::{delete, get, post};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub(crate) use always::decide as approve_for_good;
 pub(crate) use approvals::{answer_of, question_text};
 pub(crate) use bounds::{ASKED_WITHIN, timely};
+pub(crate) use model_approvals::ApprovalWritten;
 pub(crate) use params::{Id, Text};
 pub(crate) use peer::{is_in_sandbox, outside_sandboxes};
 pub(crate) use problem::ApiProblem;
@@ -52,7 +56,7 @@ pub(crate) use socket_peer::SocketPeer;
 pub(crate) use sse::{EventSender, ReaderGone};
 
 use crate::entrance::Entrance;
-use crate::fleet::{DecideError, Fleet, LeaseView};
+use crate::fleet::{Fleet, LeaseView, PolicyFiles};
 use crate::ipc::ControlSocket;
 
 /// The default path of the control socket.
@@ -68,7 +72,10 @@ pub(crate) enum Scope {
         successors: Vec<PathBuf>,
     },
     /// A `run`, which has one sandbox until its command ends.
-    Run,
+    Run {
+        /// How its policy's file is edited.
+        files: Arc<dyn PolicyFiles>,
+    },
 }
 
 /// What a control socket controls.
@@ -88,12 +95,12 @@ pub(crate) struct Controlled {
 pub(crate) fn router(controlled: Controlled) -> Router {
     let Controlled { fleet, socket, scope, entrance } = controlled;
     let (router, described) = described(&scope);
-    let successors = match scope {
-        Scope::Daemon { successors } => successors.into(),
-        Scope::Run => Arc::default(),
+    let (successors, files) = match scope {
+        Scope::Daemon { successors } => (successors.into(), None),
+        Scope::Run { files } => (Arc::default(), Some(files)),
     };
     let openapi = openapi::document(described).into();
-    let control = Control { fleet, socket, openapi, entrance, successors };
+    let control = Control { fleet, socket, openapi, entrance, successors, files };
     router
         .route("/openapi.json", get(openapi::serve))
         .fallback(problem::no_route)
@@ -119,11 +126,6 @@ pub(crate) fn lease_text(lease: LeaseView) -> serde_json::Value {
     serde_json::to_value(leases::shown(lease)).unwrap_or_default()
 }
 
-/// Why a question is not answered.
-pub(crate) fn undecided(error: DecideError) -> ApiProblem {
-    approvals::problem(error)
-}
-
 fn described(scope: &Scope) -> (Router<Control>, utoipa::openapi::OpenApi) {
     let router = match scope {
         Scope::Daemon { .. } => OpenApiRouter::new()
@@ -131,9 +133,10 @@ fn described(scope: &Scope) -> (Router<Control>, utoipa::openapi::OpenApi) {
             .routes(routes!(sandboxes::show, sandboxes::remove))
             .routes(routes!(policy::reload))
             .routes(routes!(takeover::take_over)),
-        Scope::Run => {
-            OpenApiRouter::new().routes(routes!(sandboxes::list)).routes(routes!(sandboxes::show))
-        }
+        Scope::Run { .. } => OpenApiRouter::new()
+            .routes(routes!(sandboxes::list))
+            .routes(routes!(sandboxes::show))
+            .routes(routes!(always::approve)),
     };
     router
         .routes(routes!(policy::replace))

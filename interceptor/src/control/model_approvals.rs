@@ -83,6 +83,32 @@ pub(crate) struct ApprovalDecided {
     pub(crate) lease: Option<Lease>,
 }
 
+/// An answer that is also written into the policy's file.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ApprovalForGood {
+    /// One of the question's patches.
+    pub(crate) patch: Vec<Value>,
+    /// How long the lease permits it, too.
+    #[serde(default)]
+    pub(crate) seconds: Option<u64>,
+    /// How many requests the lease permits, too.
+    #[serde(default)]
+    pub(crate) uses: Option<u64>,
+}
+
+/// A question that is decided, with the edit in the policy's file.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct ApprovalWritten {
+    /// Its id.
+    pub(crate) id: String,
+    /// The lease that it gave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lease: Option<Lease>,
+    /// The policy's file.
+    pub(crate) policy_file: String,
+}
+
 /// What is permitted beside the policy.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Lease {

@@ -104,12 +104,16 @@ pub(super) async fn serve(State(control): State<Control>) -> impl IntoResponse {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::Scope;
     use super::*;
+    use crate::fleet::DaemonsFiles;
 
     #[test]
     fn what_a_run_cannot_do_is_not_described() {
-        let document = document(super::super::described(&Scope::Run).1);
+        let scope = Scope::Run { files: Arc::new(DaemonsFiles) };
+        let document = document(super::super::described(&scope).1);
         let document: Value = serde_json::from_str(&document).unwrap();
         let paths = document["paths"].as_object().unwrap();
         assert!(!paths.contains_key("/v1/takeover"));
@@ -118,6 +122,7 @@ mod tests {
         assert_eq!(methods("/v1/sandboxes"), ["get"]);
         assert_eq!(methods("/v1/sandboxes/{id}"), ["get"]);
         assert_eq!(methods("/v1/sandboxes/{id}/policy"), ["put"]);
+        assert_eq!(methods("/v1/approvals/{id}/always"), ["post"]);
     }
 
     #[test]

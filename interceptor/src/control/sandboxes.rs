@@ -209,7 +209,7 @@ pub(crate) fn summary(member: &Member) -> SandboxSummary {
     let (allowed, denied) = member.feed.counts();
     let run = member.run.as_ref();
     let policy_name = run.map(|run| match &about.source {
-        Source::File(path) => path.display().to_string(),
+        Source::File { path, .. } => path.display().to_string(),
         Source::Given if about.changed == member.created => run.policy.clone(),
         Source::Given => "given by ctl".to_owned(),
     });
@@ -221,10 +221,7 @@ pub(crate) fn summary(member: &Member) -> SandboxSummary {
         policy_name,
         created: format!("{:.6}", member.created),
         policy_changed: format!("{:.6}", about.changed),
-        policy_file: match about.source {
-            Source::File(path) => Some(path.display().to_string()),
-            Source::Given => None,
-        },
+        policy_file: about.source.path().map(|path| path.display().to_string()),
         image: about.policy.get("image").and_then(Value::as_str).map(str::to_owned),
         allowed,
         denied,

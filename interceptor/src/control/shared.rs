@@ -7,7 +7,7 @@ use axum::extract::FromRef;
 
 use super::problem::ApiProblem;
 use crate::entrance::Entrance;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, PolicyFiles};
 use crate::ipc::ControlSocket;
 
 /// The state shared by all handlers.
@@ -20,6 +20,8 @@ pub(crate) struct Control {
     pub(super) entrance: Option<Arc<Entrance>>,
     /// Other programs that may take over.
     pub(super) successors: Arc<[PathBuf]>,
+    /// How a run's policy file is edited.
+    pub(super) files: Option<Arc<dyn PolicyFiles>>,
 }
 
 /// Who makes a request, as records name it: `uid:N` or `page`.

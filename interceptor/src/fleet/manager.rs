@@ -1,14 +1,15 @@
 //! The sandboxes of one daemon.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use interceptor_policy::{Catalogue, Proxy};
+use interceptor_policy::{Catalogue, Proxy, strict_json};
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use super::exhausted;
 use super::feed::Feeds;
@@ -46,7 +47,7 @@ pub(crate) struct FleetOptions {
     /// What living sources are read with.
     pub(crate) sources: Sources,
     /// How a policy file is read.
-    pub(crate) read: fn(&std::path::Path) -> Result<String, String>,
+    pub(crate) read: fn(&Path) -> Result<Zeroizing<String>, String>,
     /// The user who may use the control socket besides root.
     pub(crate) owner: u32,
     /// How a document is read that came in a request, if not with this process's rights and
@@ -172,7 +173,7 @@ impl Fleet {
     /// As [`LoadedPolicy::read`], and when the file cannot be read.
     pub(crate) fn default_rules(&self) -> Result<LoadedPolicy, FleetError> {
         match &self.options.default_policy {
-            Some(path) => self.rules_of_file(path.clone(), None),
+            Some(path) => self.rules_of_file(path, None),
             None => self.rules("{}", &[]),
         }
     }
@@ -183,13 +184,30 @@ impl Fleet {
     /// As [`LoadedPolicy::read`], and when the file cannot be read.
     pub(crate) fn rules_of_file(
         &self,
-        path: PathBuf,
+        path: &Path,
         previous: Option<&Keyring>,
     ) -> Result<LoadedPolicy, FleetError> {
-        let text = (self.options.read)(&path).map_err(|message| {
+        let text = (self.options.read)(path).map_err(|message| {
             FleetError::Policy(vec![interceptor_policy::Problem::new("", message)])
         })?;
-        LoadedPolicy::read(&text, &[], Source::File(path), self.compiling(), previous)
+        self.rules_of_text(path, &text, previous)
+    }
+
+    /// The rules that a file holds in this text, which may have comments.
+    ///
+    /// # Errors
+    /// As [`LoadedPolicy::read`].
+    pub(super) fn rules_of_text(
+        &self,
+        path: &Path,
+        text: &str,
+        previous: Option<&Keyring>,
+    ) -> Result<LoadedPolicy, FleetError> {
+        let source = Source::file(path, text);
+        let strict = strict_json(text);
+        // A text that cannot be a policy is refused for what it is.
+        let strict = strict.as_deref().map_or(text, String::as_str);
+        LoadedPolicy::read(strict, &[], source, self.compiling(), previous)
     }
 
     /// Enforces on a cgroup and tests it from inside. Blocks meanwhile.

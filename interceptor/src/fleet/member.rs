@@ -1,6 +1,6 @@
 //! One sandbox of a fleet: its description, and its enforcement until it is removed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
-use super::{Enforced, Feed, FleetError, LoadedPolicy, Source};
+use super::{Enforced, Feed, FleetError, LoadedPolicy, Source, TextDigest};
 use crate::proxy::Sandbox;
 use crate::sandbox::environment;
 
@@ -162,6 +162,24 @@ impl Member {
             environment: about.environment.clone(),
             changed: about.changed,
             limits: about.limits,
+        }
+    }
+
+    /// The file that its policy came from.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        lock(&self.about).source.path().map(Path::to_owned)
+    }
+
+    /// Whether the policy in force came from a file that held this text, key for key.
+    pub(crate) fn is_of(&self, text: &str) -> bool {
+        self.is_of_text(TextDigest::of(text).digits())
+    }
+
+    /// As [`Self::is_of`], of a text of which only the SHA-256 is known.
+    pub(crate) fn is_of_text(&self, digits: &str) -> bool {
+        match &lock(&self.about).source {
+            Source::File { text: Some(own), .. } => own.digits() == digits,
+            Source::File { text: None, .. } | Source::Given => false,
         }
     }
 

@@ -12,17 +12,16 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use interceptor_policy::{Catalogue, MAX_BYTES, Patch, Problem, check, edited, strict_json};
-use serde_json::Value;
+use interceptor_policy::{Catalogue, MAX_BYTES, Patch, Problem, check, edited};
 use zeroize::Zeroizing;
 
-use super::hide_keys;
 use crate::audit::steers_or_hides;
 
 /// An edit to a policy's file that is not written yet.
 #[derive(Debug)]
 pub(crate) struct PolicyEdit {
     file: File,
+    before: Zeroizing<String>,
     text: Zeroizing<String>,
 }
 
@@ -79,15 +78,15 @@ pub(crate) enum EditError {
 }
 
 impl PolicyEdit {
-    /// Prepares the edit of a file that must still hold the policy in force, as the API shows it.
-    /// Call it with the rights of whose file it is.
+    /// Prepares the edit of a file that must still hold the policy in force, which `is_in_force`
+    /// judges. Call it with the rights of whose file it is.
     ///
     /// # Errors
     /// If the file is not what it was, or the edit cannot be written into it, or is none that a
     /// question proposes.
     pub(crate) fn prepare(
         path: &Path,
-        in_force: &Value,
+        is_in_force: &dyn Fn(&str) -> bool,
         patch: &Patch,
         catalogue: &Catalogue,
     ) -> Result<PolicyEdit, EditError> {
@@ -105,7 +104,7 @@ impl PolicyEdit {
         // Allocated up front: a growing string leaves copies of keys behind.
         let mut before = Zeroizing::new(String::with_capacity(MAX_BYTES + 2));
         (&mut file).take(most + 1).read_to_string(&mut before).map_err(unreadable)?;
-        if before.len() > MAX_BYTES || !is_same(&before, in_force) {
+        if before.len() > MAX_BYTES || !is_in_force(&before) {
             return Err(EditError::Changed { path: own() });
         }
         let text = edited(&before, patch)
@@ -115,15 +114,17 @@ impl PolicyEdit {
                 return Err(EditError::NoPolicy { path: own(), problem: Box::new(problem) });
             }
         }
-        Ok(PolicyEdit { file, text })
+        Ok(PolicyEdit { file, before, text })
     }
 
-    /// The edited document as strict JSON.
-    ///
-    /// # Errors
-    /// If it is not JSON, which [`Self::prepare`] has ruled out.
-    pub(crate) fn strict(&self) -> Result<Zeroizing<String>, String> {
-        strict_json(&self.text).map_err(|problem| problem.message)
+    /// What the file held before.
+    pub(crate) fn before(&self) -> &str {
+        &self.before
+    }
+
+    /// The edited text, comments and all.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 
     /// Writes it.
@@ -158,18 +159,11 @@ fn described(problem: &Problem) -> String {
     escaped(&format!("{line}{}: {}", problem.pointer, problem.message))
 }
 
-/// Whether a text is this policy, which is shown without its keys.
-fn is_same(text: &str, shown: &Value) -> bool {
-    let Ok(strict) = strict_json(text) else { return false };
-    let Ok(mut own) = serde_json::from_str::<Value>(&strict) else { return false };
-    hide_keys(&mut own);
-    own == *shown
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::fleet::TextDigest;
+    use serde_json::{Value, json};
 
     const TEXT: &str = r#"{
   // the agent's hosts
@@ -183,8 +177,11 @@ mod tests {
         Patch::from_value(add).unwrap()
     }
 
-    fn shown() -> Value {
-        json!({ "network": { "allow": ["a.test"] }, "credentials": { "openai": null } })
+    /// The edit of a file that held this text when it was loaded.
+    fn prepare(path: &Path, loaded: &str, patch: &Patch) -> Result<PolicyEdit, EditError> {
+        let loaded = TextDigest::of(loaded);
+        let is_in_force = |text: &str| TextDigest::of(text) == loaded;
+        PolicyEdit::prepare(path, &is_in_force, patch, &Catalogue::builtin())
     }
 
     #[test]
@@ -193,10 +190,7 @@ mod tests {
         let path = home.path().join("p.jsonc");
         std::fs::write(&path, TEXT).unwrap();
         let before = std::fs::metadata(&path).unwrap().ino();
-        PolicyEdit::prepare(&path, &shown(), &patch(), &Catalogue::builtin())
-            .unwrap()
-            .write()
-            .unwrap();
+        prepare(&path, TEXT, &patch()).unwrap().write().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, TEXT.replace(r#"["a.test"]"#, r#"["a.test", "b.test"]"#));
         assert_eq!(std::fs::metadata(&path).unwrap().ino(), before);
@@ -208,37 +202,40 @@ mod tests {
         let (real, path) = (home.path().join("real"), home.path().join("p.jsonc"));
         std::fs::write(&real, TEXT).unwrap();
         std::os::unix::fs::symlink(&real, &path).unwrap();
-        PolicyEdit::prepare(&path, &shown(), &patch(), &Catalogue::builtin()).unwrap_err();
+        prepare(&path, TEXT, &patch()).unwrap_err();
         std::fs::remove_file(&path).unwrap();
         std::fs::hard_link(&real, &path).unwrap();
-        PolicyEdit::prepare(&path, &shown(), &patch(), &Catalogue::builtin()).unwrap_err();
+        prepare(&path, TEXT, &patch()).unwrap_err();
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "root:x:0:0::/root:/bin/sh\n").unwrap();
-        PolicyEdit::prepare(&path, &shown(), &patch(), &Catalogue::builtin()).unwrap_err();
-        std::fs::write(&path, TEXT.replace("a.test", "c.test")).unwrap();
-        PolicyEdit::prepare(&path, &shown(), &patch(), &Catalogue::builtin()).unwrap_err();
+        prepare(&path, TEXT, &patch()).unwrap_err();
+        // Somebody else's, also if only a key differs.
+        for (old, new) in [("a.test", "c.test"), ("sk-canary", "sk-other")] {
+            std::fs::write(&path, TEXT.replace(old, new)).unwrap();
+            let error = prepare(&path, TEXT, &patch()).unwrap_err();
+            assert!(matches!(error, EditError::Changed { .. }), "{error}");
+        }
         assert_eq!(std::fs::read_to_string(&real).unwrap(), TEXT);
     }
     #[test]
     fn only_a_policy_is_edited_and_only_as_a_question_proposes() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("p.jsonc");
-        let edit = |text: &str, shown: Value, patch: Value| {
+        let edit = |text: &str, patch: Value| {
             std::fs::write(&path, text).unwrap();
-            let patch = Patch::from_value(patch).unwrap();
-            let prepared = PolicyEdit::prepare(&path, &shown, &patch, &Catalogue::builtin());
+            let prepared = prepare(&path, text, &Patch::from_value(patch).unwrap());
             prepared.map(drop).map_err(|error| error.to_string())
         };
         let add = |path: &str, value: Value| json!([{ "op": "add", "path": path, "value": value }]);
         let host = add("/network/allow/-", "b.test".into());
-        edit(TEXT, shown(), host.clone()).unwrap();
-        let no_host = edit(TEXT, shown(), add("/network/allow/-", "not a host".into()));
+        edit(TEXT, host.clone()).unwrap();
+        let no_host = edit(TEXT, add("/network/allow/-", "not a host".into()));
         assert!(no_host.unwrap_err().contains("/network/allow/1"));
         for pointer in ["/upstream", "/credentials/x", "/netwrok", "/credentials_v2/own/hosts"] {
-            let beyond = edit(TEXT, shown(), add(pointer, json!({}))).unwrap_err();
+            let beyond = edit(TEXT, add(pointer, json!({}))).unwrap_err();
             assert!(beyond.contains("the question's patch"), "{beyond}");
         }
         let other = json!({ "scripts": {}, "network": { "allow": [] } });
-        edit(&other.to_string(), other.clone(), host).unwrap_err();
+        edit(&other.to_string(), host).unwrap_err();
     }
 }

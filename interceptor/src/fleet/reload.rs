@@ -42,27 +42,24 @@ impl Fleet {
     /// As [`LoadedPolicy::read`]; nothing has changed then.
     pub(crate) fn reread(&self, id: &str) -> Result<Arc<Member>, FleetError> {
         let member = self.get(id)?;
-        if let Source::File(path) = member.summary().source {
+        if let Some(path) = member.file() {
             self.outlive_predecessor(false);
-            member.replace(|keyring| self.rules_of_file(path.clone(), Some(keyring)), false)?;
+            member.replace(|keyring| self.rules_of_file(&path, Some(keyring)), false)?;
             tracing::info!(sandbox = %id, file = %path.display(), "policy reloaded");
         }
         Ok(member)
     }
 
-    /// Puts the text into force that was written into the policy file of one sandbox; nothing, if
-    /// its policy has none. Blocks.
+    /// Puts the text into force that was written into the policy file of one sandbox, comments and
+    /// all; nothing, if its policy has none. Blocks.
     ///
     /// # Errors
     /// As [`LoadedPolicy::read`]; nothing has changed then.
     pub(crate) fn rewritten(&self, id: &str, text: &str) -> Result<Arc<Member>, FleetError> {
         let member = self.get(id)?;
-        if let Source::File(path) = member.summary().source {
+        if let Some(path) = member.file() {
             self.outlive_predecessor(false);
-            let (compiling, source) = (self.compiling(), Source::File(path.clone()));
-            let read =
-                |keyring: &_| LoadedPolicy::read(text, &[], source, compiling, Some(keyring));
-            member.replace(read, false)?;
+            member.replace(|keyring| self.rules_of_text(&path, text, Some(keyring)), false)?;
             tracing::info!(sandbox = %id, file = %path.display(), "policy reloaded");
         }
         Ok(member)
@@ -84,9 +81,8 @@ impl Fleet {
     }
 
     fn reload_one(&self, member: &Member) {
-        if let Source::File(path) = member.summary().source {
-            let read =
-                member.replace(|keyring| self.rules_of_file(path.clone(), Some(keyring)), false);
+        if let Some(path) = member.file() {
+            let read = member.replace(|keyring| self.rules_of_file(&path, Some(keyring)), false);
             match read {
                 Ok(()) => {
                     tracing::info!(sandbox = %member.id, file = %path.display(), "policy reloaded")

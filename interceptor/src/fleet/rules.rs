@@ -1,11 +1,11 @@
 //! A policy with its keys, and the form of it that may be shown.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use interceptor_policy::{Catalogue, FetchedSource, Policy, Problem, Proxy, check_besides};
 use serde_json::Value;
 
-use super::FleetError;
+use super::{FleetError, TextDigest};
 use crate::credential::{KeyProblem, Keyring, Means, Sources};
 
 /// Why no program is run, and no service asked, that a daemon's file names.
@@ -16,8 +16,28 @@ const OTHERS_FILE: &str = "somebody else than root can change the policy's file"
 pub(crate) enum Source {
     /// Given in a request or the configuration; changes only by another request.
     Given,
-    /// This file, which SIGHUP reloads.
-    File(PathBuf),
+    /// A file, which SIGHUP reloads.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// The text that was read there; unknown if an older daemon read it.
+        text: Option<TextDigest>,
+    },
+}
+
+impl Source {
+    /// A file that holds this text.
+    pub(crate) fn file(path: &Path, text: &str) -> Source {
+        Source::File { path: path.to_owned(), text: Some(TextDigest::of(text)) }
+    }
+
+    /// The path of the file.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Source::Given => None,
+            Source::File { path, .. } => Some(path),
+        }
+    }
 }
 
 /// What a policy is compiled with, besides its text.
@@ -70,8 +90,8 @@ impl LoadedPolicy {
     ) -> Result<LoadedPolicy, FleetError> {
         // What a file holds by now may be somebody else's; who gives a document is known.
         let runs_new = previous.is_none() || source == Source::Given;
-        let sources = match &source {
-            Source::File(path) if previous.is_none() => {
+        let sources = match source.path() {
+            Some(path) if previous.is_none() => {
                 compiling.sources.accepting(path, OTHERS_FILE)
             }
             _ => compiling.sources.clone(),

@@ -8,7 +8,6 @@
 mod always;
 mod assets;
 mod events;
-mod files;
 mod gate;
 mod listen;
 mod policy;
@@ -21,7 +20,6 @@ use axum::middleware;
 use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use files::{DaemonsFiles, PolicyFiles};
 pub(crate) use listen::serve;
 pub(crate) use shared::Page;
 use shared::Shared;

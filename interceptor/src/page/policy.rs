@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::shared::Shared;
 use crate::control::{ApiProblem, Id};
-use crate::fleet::{Member, Source};
+use crate::fleet::Member;
 
 /// Shows it.
 pub(super) async fn show(
@@ -19,10 +19,7 @@ pub(super) async fn show(
 
 fn shown(member: &Member) -> Value {
     let about = member.summary();
-    let file = match about.source {
-        Source::File(path) => Some(path.display().to_string()),
-        Source::Given => None,
-    };
+    let file = about.source.path().map(|path| path.display().to_string());
     let warnings: Vec<Value> = about
         .warnings
         .iter()

@@ -9,10 +9,9 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::files::PolicyFiles;
 use crate::control::SocketPeer;
 use crate::entrance::Entrance;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, PolicyFiles};
 
 /// How many streams of events there are at one time.
 pub(super) const STREAMS: usize = 16;

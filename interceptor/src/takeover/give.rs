@@ -182,6 +182,10 @@ fn describe(
     let (base, lock) = pins.ok_or_else(not_pinned)?.parts();
     let set = attachment.program_set();
     let summary = member.summary();
+    let (source, source_text) = match summary.source {
+        Source::File { path, text } => (Some(SentPath(path)), text),
+        Source::Given => (None, None),
+    };
     if summary.policy.is_null() {
         let why = "its policy document cannot be shown without a key".to_owned();
         return Err(TakeoverError::Member { id: member.id.to_string(), why });
@@ -205,10 +209,8 @@ fn describe(
         created: member.created.to_string(),
         changed: summary.changed.to_string(),
         policy: with_stand_ins(summary.policy),
-        source: match summary.source {
-            Source::File(path) => Some(SentPath(path)),
-            Source::Given => None,
-        },
+        source,
+        source_text,
         proxy: enforced.serving().hand_over(),
         set: sets.iter().position(|(known, _)| *known == set).ok_or_else(not_pinned)?,
         pins: SentPath(attachment.pins().ok_or_else(not_pinned)?.to_owned()),

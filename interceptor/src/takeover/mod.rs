@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::entrance::{EntranceError, HandedEntrance};
-use crate::fleet::FleetError;
+use crate::fleet::{FleetError, TextDigest};
 use crate::ipc::SentPath;
 use crate::proxy::{HandedNames, HandedSandbox};
 
@@ -98,6 +98,9 @@ struct HandedMember {
     policy: Value,
     /// The file the document came from.
     source: Option<SentPath>,
+    /// What the file held then; older daemons do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source_text: Option<TextDigest>,
     proxy: HandedSandbox,
     /// Which program set is on its cgroup, by position in the order sent.
     set: usize,

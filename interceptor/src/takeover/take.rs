@@ -248,7 +248,10 @@ fn prepare(
 ) -> Result<PreparedSandbox, String> {
     crate::fleet::check_id(&handed.id).map_err(|error| error.to_string())?;
     let mut proxy = handed.proxy;
-    let source = handed.source.map_or(Source::Given, |path| Source::File(path.0));
+    let source = match handed.source {
+        Some(path) => Source::File { path: path.0, text: handed.source_text },
+        None => Source::Given,
+    };
     let text = handed.policy.to_string();
     let rules = LoadedPolicy::with_keys(&text, &[], source, fleet.compiling(), |policy| {
         proxy

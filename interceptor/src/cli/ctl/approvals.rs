@@ -1,23 +1,19 @@
 //! `interceptor ctl approvals`, `approve`, `refuse`: answers what sandboxes ask.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use http::Method;
-use interceptor_policy::Patch;
 use serde_json::{Value, json};
 
+use super::always::for_good;
 use super::print;
-use super::sandboxes;
 use super::to::DaemonClient;
 use crate::cli::daemon::client::ApiRequest;
 use crate::cli::daemon::events::{self, encoded};
-use crate::cli::person::Person;
 use crate::cli::policy_file::{printable, printable_json};
-use crate::cli::{registries, table};
-use crate::fleet::PolicyEdit;
+use crate::cli::table;
 use crate::words;
 
 /// The most characters of a path in a table; `--json` shows all of it.
@@ -214,12 +210,14 @@ pub(super) fn approve(all: &[DaemonClient], arguments: &Approve) -> anyhow::Resu
     let Approve { id, time, uses, always, .. } = arguments;
     let (to, question) = whose(all, id)?;
     let body = arguments.answer(question.as_ref())?;
-    let mut written = None;
-    if *always && let Some(question) = &question {
-        let sandbox = question["sandbox"].as_str().unwrap_or_default();
-        written = Some(Always::prepare(to, sandbox, &body["patch"])?);
-    }
-    let decided = decide(to, id, &body)?;
+    let (decided, file) = match &question {
+        Some(question) if *always => {
+            let sandbox = question["sandbox"].as_str().unwrap_or_default();
+            let (decided, file) = for_good(to, sandbox, id, &body)?;
+            (decided, Some(file))
+        }
+        _ => (decide(to, id, &body)?, None),
+    };
     to.print(&decided, |out, value| {
         let lease = &value["lease"];
         let end = match (&lease["until"], &lease["uses"]) {
@@ -237,66 +235,16 @@ pub(super) fn approve(all: &[DaemonClient], arguments: &Approve) -> anyhow::Resu
                 format!("until {} or for {} more", print::text(until), requests(left))
             }
         };
-        writeln!(out, "{}: approved {end}", print::text(&value["id"]))
-    })?;
-    written.map_or(Ok(()), |always| always.write(to))
+        writeln!(out, "{}: approved {end}", print::text(&value["id"]))?;
+        match &file {
+            Some(file) => writeln!(out, "{}: the edit is in it", printable(file)),
+            None => Ok(()),
+        }
+    })
 }
 
 fn requests(left: &Value) -> String {
     words::count(left.as_u64().unwrap_or_default(), "request")
-}
-
-/// A prepared edit to a sandbox's policy file.
-struct Always {
-    sandbox: String,
-    file: PathBuf,
-    edit: PolicyEdit,
-}
-
-impl Always {
-    fn prepare(to: &DaemonClient, sandbox: &str, patch: &Value) -> anyhow::Result<Always> {
-        let (shown, by) = to.get_with_user(&sandboxes::path(sandbox))?;
-        let Some(file) = shown["policy_file"].as_str().map(PathBuf::from) else {
-            bail!(
-                "the policy of {} has no file; replace it: interceptor ctl policy put",
-                printable(sandbox)
-            );
-        };
-        let patch = Patch::from_value(patch.clone()).context("the question's patch")?;
-        // A run's policy is the person's, and whoever is not root does not say what root edits.
-        let is_roots = to.whom.run.is_none() && by == 0;
-        let person = if is_roots { None } else { Some(Person::invoking()?) };
-        let catalogue = registries::catalogue(None)?;
-        let prepare = || PolicyEdit::prepare(&file, &shown["policy"], &patch, &catalogue);
-        let edit = match &person {
-            Some(person) => person.act(|| Ok(prepare()))?,
-            None => prepare(),
-        }?;
-        Ok(Always { sandbox: sandbox.to_owned(), file, edit })
-    }
-
-    fn write(&self, to: &DaemonClient) -> anyhow::Result<()> {
-        let file = self.file.display();
-        self.edit.write().with_context(|| format!("cannot write {file}"))?;
-        let path = sandboxes::path(&self.sandbox);
-        // A run takes the text from here, not from a file that it may have changed meanwhile.
-        let reload = if to.whom.run.is_some() {
-            let body = Some((
-                "application/json",
-                self.edit.strict().map_err(anyhow::Error::msg)?.as_bytes().to_vec(),
-            ));
-            ApiRequest { method: Method::PUT, path: format!("{path}/policy"), body }
-        } else {
-            ApiRequest { method: Method::POST, path: format!("{path}/reload"), body: None }
-        };
-        to.ask(reload).with_context(|| {
-            format!("the edit was written to {file}, but the daemon did not reload it")
-        })?;
-        if !to.json {
-            writeln!(io::stdout(), "{}: the edit is in it", printable(&file.to_string()))?;
-        }
-        Ok(())
-    }
 }
 
 /// `ctl refuse`.

@@ -5,6 +5,7 @@
 //! reach the daemon in a policy document, from a file or standard input, never as an argument. No
 //! response contains a key.
 
+mod always;
 mod approvals;
 mod leases;
 mod page;

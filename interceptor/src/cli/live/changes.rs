@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use interceptor_policy::{KeySource, Policy};
 use serde_json::{Map, Value};
 
 use crate::cli::permits::cut;
@@ -10,11 +11,11 @@ use crate::cli::policy_file::printable;
 /// The longest line, in characters, but for how much is left out.
 const LONGEST: usize = 300;
 
-/// The differences of two documents without keys, and `whole`, which tells how to see all, where
-/// that is too long. First what matters most, since whoever wrote the documents decides how long
-/// the rest is.
-pub(super) fn between(old: &Value, new: &Value, whole: &str) -> String {
-    let mut parts = Vec::new();
+/// The differences of two documents without keys, of their keys by name, and `whole`, which tells
+/// how to see all, where that is too long. First what matters most, since whoever wrote the
+/// documents decides how long the rest is.
+pub(super) fn between(old: &Value, new: &Value, keys: Vec<String>, whole: &str) -> String {
+    let mut parts = keys;
     let empty = Map::new();
     let fields = |document: &'_ Value| document.as_object().cloned().unwrap_or_default();
     let (before, after) = (fields(old), fields(new));
@@ -49,6 +50,28 @@ pub(super) fn between(old: &Value, new: &Value, whole: &str) -> String {
     let all = printable(&parts.join("; "));
     let short = cut(&all, LONGEST);
     if short == all { all } else { format!("{short}; for all of it: {whole}") }
+}
+
+/// Which keys that stand in the documents differ, and are all that a document without keys does not
+/// show.
+pub(super) fn keys(old: &Policy, new: &Policy) -> Vec<String> {
+    let is_unlike = |old: &KeySource, new: &KeySource| match (old, new) {
+        (KeySource::Literal(old), KeySource::Literal(new)) => old.expose() != new.expose(),
+        _ => false,
+    };
+    let changed = new.credentials().iter().filter(|new| {
+        let old = old.credentials().iter().find(|old| old.name == new.name);
+        old.is_some_and(|old| is_unlike(&old.key, &new.key))
+    });
+    let mut told: Vec<String> =
+        changed.map(|one| format!("the key of {} changed", one.name)).collect();
+    let auths = (&old.way_out().proxy_auth, &new.way_out().proxy_auth);
+    if let (Some(old), Some(new)) = auths
+        && is_unlike(old, new)
+    {
+        told.push("the key of upstream/proxy_auth changed".to_owned());
+    }
+    told
 }
 
 /// A list's own differences: `allow +a -b`.
@@ -92,6 +115,7 @@ fn texts(list: &Value) -> BTreeSet<String> {
 
 #[cfg(test)]
 mod tests {
+    use interceptor_policy::Catalogue;
     use serde_json::json;
 
     use super::*;
@@ -112,12 +136,33 @@ mod tests {
             "upstream": { "proxy": "http://proxy.test" },
         });
         assert_eq!(
-            between(&old, &new, "look"),
+            between(&old, &new, Vec::new(), "look"),
             "upstream changed; limits changed; credentials +github -openai own (changed); profile \
              +github; passthrough +p.test; allow +c.test -a.test"
         );
-        assert_eq!(between(&old, &old, "look"), "no rule differs");
-        assert_eq!(between(&json!({}), &json!({ "network": {} }), ""), "no rule differs");
+        let between = |old: &Value, new: &Value| between(old, new, Vec::new(), "look");
+        assert_eq!(between(&old, &old), "no rule differs");
+        assert_eq!(between(&json!({}), &json!({ "network": {} })), "no rule differs");
+    }
+
+    #[test]
+    fn a_key_that_differs_is_named_and_not_shown() {
+        let policy = |own: &str, auth: &str| {
+            let text = json!({
+                "credentials": { "openai": "sk-same" },
+                "credentials_v2": { "own": { "key": own, "hosts": ["own.test"] } },
+                "upstream": { "proxy": "http://proxy.test:3128", "proxy_auth": auth },
+            });
+            let checked = interceptor_policy::check(&text.to_string(), &Catalogue::builtin());
+            checked.policy.unwrap()
+        };
+        let (old, new) = (policy("CANARY-1", "u:CANARY-2"), policy("CANARY-3", "u:CANARY-4"));
+        assert_eq!(keys(&old, &old), Vec::<String>::new());
+        let expected = ["the key of own changed", "the key of upstream/proxy_auth changed"];
+        assert_eq!(keys(&old, &new), expected);
+        let shown = json!({});
+        let line = between(&shown, &shown, keys(&old, &new), "look");
+        assert_eq!(line, expected.join("; "));
     }
 
     #[test]
@@ -125,10 +170,12 @@ mod tests {
         let many: Vec<String> = (0..1000).map(|number| format!("h{number}.test")).collect();
         let own = json!({ "own": { "key": { "file": "/k" } } });
         let new = json!({ "network": { "allow": many }, "\u{1b}[2J": 1, "credentials_v2": own });
-        let line = between(&json!({}), &new, "look");
+        let line = between(&json!({}), &new, Vec::new(), "look");
         assert!(line.chars().count() <= LONGEST + 60 && !line.contains('\u{1b}'), "{line}");
         assert!(line.contains("credentials +own; allow +h0.test"), "{line}");
         assert!(line.ends_with(" more characters); for all of it: look"), "{line}");
-        assert!(between(&json!({}), &json!({ "\u{1b}[2J": 1 }), "").contains("\\u{1b}"));
+        assert!(
+            between(&json!({}), &json!({ "\u{1b}[2J": 1 }), Vec::new(), "").contains("\\u{1b}")
+        );
     }
 }

@@ -142,15 +142,17 @@ impl Loader {
         let written = Written::without_file(&name, text.to_owned());
         let joined = self.which.again(written, &self.person, &self.catalogue);
         let joined = joined.map_err(|error| invalid(format!("{error:#}")))?;
-        self.load(&joined.text, Source::File(path.to_owned()), previous, rights)
+        self.load(&joined.text, Source::file(path, text), previous, rights)
     }
 
-    /// What would be shown of a document with what the options add to it; `None` if they do not
-    /// fit.
-    pub(super) fn shown(&self, document: &str, keyring: &Keyring) -> Option<Value> {
+    /// What would be shown of a document with what the options add to it, and the policy that it
+    /// would be; `None` if they do not fit.
+    pub(super) fn shown(&self, document: &str, keyring: &Keyring) -> Option<(Value, Policy)> {
         let written = Written::without_file("", document.to_owned());
         let joined = self.which.again(written, &self.person, &self.catalogue).ok()?;
-        Some(without_keys(&strict_json(&joined.text).ok()?, &[], keyring))
+        let strict = strict_json(&joined.text).ok()?;
+        let policy = interceptor_policy::check(&strict, &self.catalogue).policy?;
+        Some((without_keys(&strict, &[], keyring), policy))
     }
 
     fn load(
@@ -163,10 +165,7 @@ impl Loader {
         let strict = strict_json(text).map_err(|problem| FleetError::Policy(vec![problem]))?;
         // What a file holds may be somebody else's by now; who gives a document is known.
         let runs_new = source == Source::Given;
-        let file = match &source {
-            Source::File(path) => fs::canonicalize(path).ok(),
-            Source::Given => None,
-        };
+        let file = source.path().and_then(|path| fs::canonicalize(path).ok());
         let (catalogue, proxy) = (&self.catalogue, self.proxy.as_ref());
         // Its keys are read below.
         let sources = Sources::none("read elsewhere");

@@ -41,7 +41,7 @@ use crate::credential::{Asks, Keyring, Sources};
 use crate::entrance::Entrance;
 use crate::fleet::{
     self, Enforced, Fleet, FleetError, FleetOptions, GivenPolicies, Member, MemberDescription,
-    RunDescription, Source,
+    PolicyFiles, RunDescription, Source,
 };
 use crate::ipc::{Secret, SentPath as Sent, Strings};
 use crate::kernel::Enforcer;
@@ -126,8 +126,10 @@ pub(super) struct Reachable {
     shown: Value,
     /// What `check` would warn of.
     warnings: Vec<Problem>,
-    /// The policy's file, if it is watched.
+    /// The policy's file.
     file: Option<PolicyFile>,
+    /// Whether it is watched.
+    is_watched: bool,
     /// The file itself.
     covered: Option<Covered>,
     /// Whether the user may change the policy.
@@ -174,6 +176,7 @@ impl Reachable {
             shown,
             warnings: Vec::new(),
             file: None,
+            is_watched: false,
             covered: None,
             is_changeable: false,
             page,
@@ -236,7 +239,8 @@ impl LiveOptions {
             name: rules.name.clone(),
             shown: rules.shown.clone(),
             warnings: rules.warnings.clone(),
-            file: file.filter(|_| !self.no_watch),
+            file,
+            is_watched: !self.no_watch,
             covered: rules.file.as_deref().and_then(Covered::at),
             is_changeable: true,
             page,
@@ -254,8 +258,9 @@ impl Live {
     /// Makes the run reachable. What fails of it is warned of: the sandbox is enforced all the
     /// same. Call it within a tokio runtime, before the command starts.
     pub(super) fn begin(reachable: Reachable, parts: Parts) -> Live {
-        let Reachable { beginning, name, shown, warnings, file, covered, is_changeable, page } =
-            reachable;
+        let Reachable { beginning, name, shown, warnings, file, covered, .. } = reachable;
+        let (is_watched, is_changeable, page) =
+            (reachable.is_watched, reachable.is_changeable, reachable.page);
         let Beginning { which, person, catalogue, proxy, asks, fresh, quiet, .. } = beginning;
         let Parts { id, cgroup, runtime, enforcer, enforced, inside } = parts;
         let Inside { command, hidden, environment, runner, base_urls } = inside;
@@ -289,7 +294,7 @@ impl Live {
             shown,
             warnings,
             source: match &file {
-                Some(file) => Source::File(file.path.clone()),
+                Some(file) => Source::file(&file.path, &file.text),
                 None => Source::Given,
             },
             created: Timestamp::now(),
@@ -299,7 +304,8 @@ impl Live {
         let (fleet, member) = Fleet::of_run(options, known, enforced);
         let stop = CancellationToken::new();
         let serving = serve(&loader, &fleet, page, (&member.id, quiet), &stop);
-        let watch = file.and_then(|file| watch(file, member.clone(), loader, quiet));
+        let watch =
+            file.filter(|_| is_watched).and_then(|file| watch(file, member.clone(), loader, quiet));
         Live { fleet, member, _watch: watch, serving, stop }
     }
 
@@ -338,15 +344,16 @@ fn serve(
     stop: &CancellationToken,
 ) -> [Serving; 2] {
     let entrance = page.map(Arc::new);
+    let files: Arc<dyn PolicyFiles> = Arc::new(RunsFiles(loader.clone()));
     let showing = entrance.clone().map(|entrance| {
-        let files = Arc::new(RunsFiles(loader.clone()));
+        let files = files.clone();
         let (person, fleet) = (Some(loader.person.identity.uid), fleet.clone());
         tokio::spawn(page::serve(Page { entrance, person, fleet, files }, stop.clone()))
     });
     let controlling = match place::bind(&loader.person, id) {
         Ok(socket) => {
             let (socket, fleet) = (Arc::new(socket), fleet.clone());
-            let controlled = Controlled { socket, fleet, scope: Scope::Run, entrance };
+            let controlled = Controlled { socket, fleet, scope: Scope::Run { files }, entrance };
             Some(tokio::spawn(control::serve(controlled, stop.clone())))
         }
         Err(error) => {

@@ -47,7 +47,7 @@ pub(super) struct Watched {
     pub(super) path: PathBuf,
     /// Whether the file was found and not named.
     pub(super) is_found: bool,
-    /// Its text when the sandbox started.
+    /// Its text that is in force.
     pub(super) text: Zeroizing<String>,
     /// The sandbox.
     pub(super) member: Arc<Member>,
@@ -162,9 +162,10 @@ impl Watcher {
         if *content.text == *self.judged && !self.is_waiting {
             return false;
         }
-        if *content.text == *self.watched.text {
-            // Changed and changed back.
-            self.judged = content.text;
+        // Changed and changed back, or put into force by an answer, which is no news.
+        if *content.text == *self.watched.text || self.watched.member.is_of(&content.text) {
+            self.judged.clone_from(&content.text);
+            self.watched.text = content.text;
             self.is_waiting = false;
             return false;
         }
@@ -205,14 +206,15 @@ impl Watcher {
         // What could not be used is tried again when the person says so again.
         self.since = Timestamp::now();
         let Watched { path, member, loader, quiet, .. } = &self.watched;
-        let before = member.summary().policy;
+        let (before, policy) = (member.summary().policy, member.policy());
         let replaced = member.replace(|keyring| loader.file(path, &text, keyring, rights), false);
         let name = trust::shown(path);
         match replaced {
             Ok(()) => {
                 self.is_waiting = false;
                 let whole = format!("interceptor ctl policy get {}", member.id);
-                let what = changes::between(&before, &member.summary().policy, &whole);
+                let keys = changes::keys(&policy, &member.policy());
+                let what = changes::between(&before, &member.summary().policy, keys, &whole);
                 if !quiet {
                     notice::info(format_args!("the policy {name} changed and is in force: {what}"));
                 }
@@ -266,8 +268,10 @@ impl Watcher {
         let keyring = member.with(|enforced| enforced.sandbox().keyring());
         let new = keyring.and_then(|keyring| loader.shown(&document, &keyring));
         let whole = format!("interceptor trust {} --full", trust::quoted(path));
-        let what = new
-            .map_or_else(String::new, |new| format!(" ({})", changes::between(&now, &new, &whole)));
+        let what = new.map_or_else(String::new, |(new, policy)| {
+            let keys = changes::keys(&member.policy(), &policy);
+            format!(" ({})", changes::between(&now, &new, keys, &whole))
+        });
         let why = match is_found {
             true => "a policy that was found holds only when you trust it",
             false => "the sandbox's user, or somebody else, could have written it",
