@@ -11,7 +11,7 @@ use interceptor_tests::Lab;
 use interceptor_tests::ca::Ca;
 use interceptor_tests::origin::Origin;
 use interceptor_tests::running::Running;
-use interceptor_tests::sandbox::Sandbox;
+use interceptor_tests::sandbox::{Sandbox, binary};
 use serde_json::{Value, json};
 
 const HOST: &str = "api.example.test";
@@ -350,6 +350,67 @@ fn t11_a_certificate_is_presented_after_a_takeover_too() {
     });
 }
 
+/// What kubectl does with a kubeconfig: its authority alone is trusted, and its token presented.
+const KUBERNETES: &str = r#"
+import base64, json, ssl, sys, urllib.request
+config = json.load(open(sys.argv[1]))
+[cluster], [user], [context] = config["clusters"], config["users"], config["contexts"]
+assert config["current-context"] == context["name"] and context["context"]["namespace"] == "web"
+data = base64.b64decode(cluster["cluster"]["certificate-authority-data"]).decode()
+trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+trust.load_verify_locations(cadata=data)
+request = urllib.request.Request(cluster["cluster"]["server"] + "/v1/pods",
+    headers={"Authorization": "Bearer " + user["user"]["token"]})
+print(urllib.request.urlopen(request, context=trust).status)
+"#;
+
+#[test]
+fn t11_a_kubeconfig_leads_to_a_cluster_that_wants_a_certificate() {
+    Lab::test(|lab| {
+        let ca = Ca::new();
+        let files = Files::new(lab, &ca, "kubernetes-admin");
+        let policy = policy(&files);
+        let origin = lab.mutual_origin(&["h2", "http/1.1"], (&ca.pem(), true));
+        let interceptor = binary("interceptor").display().to_string();
+        let program = lab.work().join("client.py");
+        fs::write(&program, KUBERNETES).unwrap();
+        let options = format!("--server https://{HOST}/ --token-env LAB_API_KEY --namespace web");
+        let script = format!(
+            "{interceptor} kubeconfig {options} -o config && stat -c %a config && \
+             python3 client.py config"
+        );
+        // Inside, from the environment.
+        let outcome = at(lab, &policy, &origin).shell(&script);
+        assert_eq!(outcome.success().out(), "600\n200\n");
+        // From outside, for a sandbox of a daemon.
+        let daemon = lab.daemon().resolve(HOST, origin.address()).quiet_log().start();
+        let guest = daemon.guest(&policy);
+        let mut command = std::process::Command::new(&interceptor);
+        command.args(["kubeconfig", "--sandbox", &guest.id, "--control"]).arg(daemon.control());
+        let written = command.args(options.split(' ')).output().unwrap();
+        assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+        fs::write(lab.work().join("config"), &written.stdout).unwrap();
+        let told = guest.run("python3", &["client.py", "config"]);
+        assert_eq!(String::from_utf8_lossy(&told.stdout), "200\n");
+        // Elsewhere, a variable may hold a real key, and is not written.
+        let mut outside = std::process::Command::new(&interceptor);
+        outside.arg("kubeconfig").args(options.split(' '));
+        outside.env("NODE_EXTRA_CA_CERTS", &files.certificate).env("LAB_API_KEY", lab.key());
+        let refused = outside.output().unwrap();
+        assert!(!refused.status.success() && refused.stdout.is_empty());
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains("no placeholder") && !said.contains(lab.key()), "{said}");
+        let seen = lab.seen();
+        assert_eq!(seen.len(), 2);
+        for request in &seen {
+            assert_eq!(request.client.as_deref(), Some("kubernetes-admin"));
+            assert!(request.values("authorization").is_empty(), "{request:?}");
+        }
+        daemon.remove(&guest);
+        daemon.finish();
+    });
+}
+
 #[test]
 fn c10_t11_a_certificate_that_cannot_be_used_is_told_by_its_place_alone() {
     Lab::test(|lab| {
@@ -376,12 +437,11 @@ fn c10_t11_a_certificate_that_cannot_be_used_is_told_by_its_place_alone() {
             let key = lab.secret_file(&format!("{index}.pem"), key);
             let files = Files { certificate, key };
             let policy = lab.secret_file("policy.json", &policy(&files).to_string());
-            let checked =
-                std::process::Command::new(interceptor_tests::sandbox::binary("interceptor"))
-                    .args(["check", "--json"])
-                    .arg(&policy)
-                    .output()
-                    .unwrap();
+            let checked = std::process::Command::new(binary("interceptor"))
+                .args(["check", "--json"])
+                .arg(&policy)
+                .output()
+                .unwrap();
             let told: Value = serde_json::from_slice(&checked.stdout).unwrap();
             let error = &told["errors"][0];
             let pointer = format!("/credentials_v2/lab/client_cert/{field}");

@@ -26,6 +26,7 @@ mod history;
 pub mod init;
 pub mod install;
 mod key_problems;
+pub mod kubeconfig;
 pub mod learn;
 mod live;
 mod meanwhile;
@@ -113,6 +114,8 @@ pub enum Command {
     Services(services::Services),
     /// Prints the JSON Schema of the policy document, for editors.
     Schema(schema::Schema),
+    /// Writes a kubeconfig for a client in a sandbox, with its authority and a placeholder.
+    Kubeconfig(kubeconfig::Kubeconfig),
     /// Runs a command in a sandbox whose egress is intercepted.
     Run(run::Run),
     /// Lists your runs.
@@ -216,6 +219,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Profiles(arguments) => profiles::run(arguments),
         Command::Services(arguments) => services::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
+        Command::Kubeconfig(arguments) => kubeconfig::run(arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Ps(arguments) => ps::run(arguments),
         Command::Attach(arguments) => attach::run(arguments),
