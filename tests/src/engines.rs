@@ -186,6 +186,16 @@ impl<'lab> Host<'lab> {
     pub fn run<S: AsRef<OsStr>>(&self, program: &str, arguments: &[S]) -> Ran {
         let mut command = self.command(program);
         command.args(arguments);
+        self.finish(command)
+    }
+
+    /// Runs a prepared command to its end.
+    ///
+    /// # Panics
+    /// If it takes too long.
+    #[track_caller]
+    pub fn finish(&self, command: Command) -> Ran {
+        let shown = format!("{command:?}");
         let (mut child, out, err) = self.start(command);
         let deadline = Instant::now() + LIMIT;
         let status = loop {
@@ -196,7 +206,7 @@ impl<'lab> Host<'lab> {
                 let _ = child.kill();
                 let text = [fs::read(&out), fs::read(&err), fs::read(self.path("log"))];
                 let text: Vec<u8> = text.into_iter().flatten().flatten().collect();
-                panic!("{program} takes too long: {}", String::from_utf8_lossy(&text));
+                panic!("{shown} takes too long: {}", String::from_utf8_lossy(&text));
             }
             thread::sleep(Duration::from_millis(10));
         };
@@ -265,6 +275,8 @@ impl<'lab> Host<'lab> {
         let state = names(self.path("state")).chain(names(inside("/run/interceptor/oci")));
         let pins = names(inside("/sys/fs/bpf/interceptor"));
         let cgroups = names(inside(&format!("/sys/fs/cgroup{}", self.cgroup)));
+        // Podman's monitors stay in one of theirs.
+        let cgroups = cgroups.filter(|entry| entry.file_name() != "conmon");
         let all = state.chain(pins).chain(cgroups);
         let mut left: Vec<String> = all.map(|entry| entry.path().display().to_string()).collect();
         left.extend(self.supervisors().iter().map(|pid| format!("supervisor {pid}")));
