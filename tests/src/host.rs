@@ -12,13 +12,14 @@ use crate::sandbox::binary;
 /// directories, an image, and a checkout with the built program.
 const HOST: &str = r#"
 set -e
-place=$1 program=$2; shift 2
+export place=$1; program=$2; shift 2
 mount -t tmpfs tmpfs "$place"
-for directory in /etc /usr/local/bin /usr/share/containers /var/log; do
+for directory in /etc /usr/local/bin /usr/share/containers /var/lib /var/log; do
     copy=$place/layers$directory; mkdir -p "$copy/upper" "$copy/work"
     layers=lowerdir=$directory,upperdir=$copy/upper,workdir=$copy/work
     mount -t overlay overlay -o "$layers" $directory
 done
+rm -rf /etc/interceptor
 mkdir -p /var/lib/containers
 for directory in /run /var/lib/containers /dev/shm; do mount -t tmpfs tmpfs $directory; done
 export quirks=
@@ -94,9 +95,52 @@ pub fn blocks(page: &str, section: &str) -> Vec<String> {
 /// # Panics
 /// When the host cannot be made.
 pub fn on_a_host(script: &str) -> (bool, String) {
+    run_on_a_host(&[], script)
+}
+
+/// The same with a PID namespace, whose processes end with the script, daemons too. `docker` is
+/// Docker's own; `image`, an archive with curl, is at `$place/curl.tar`.
+///
+/// # Panics
+/// As [`on_a_host`].
+pub fn on_a_host_of_daemons(script: &str) -> (bool, String) {
+    let own = ["--pid", "--fork", "--mount-proc", "--kill-child"];
+    run_on_a_host(&own, &format!("{DAEMONS}\n{script}"))
+}
+
+/// What only hosts of daemons need.
+const DAEMONS: &str = r#"rm "$place/bin/docker"
+root=$place/curl; mkdir -p "$root/bin" "$root/tmp" "$root/etc"
+for program in curl sh; do
+    file=$(command -v $program); cp -L "$file" "$root/bin/"
+    ldd "$file" | grep -o '/[^ )]*' | while read -r library; do
+        cp -L --parents "$library" "$root/"
+    done
+done
+tar -C "$root" -cf "$place/curl.tar" .
+# $1: a command that succeeds once a daemon is ready.
+ready() {
+    for i in $(seq 600); do ! sh -c "$1" > /dev/null 2>&1 || return 0; sleep 0.1; done
+    echo "never ready: $1"; cat "$place/daemon.log"; exit 1
+}
+group=/interceptor-page-$(basename "$place"); mkdir "/sys/fs/cgroup$group"
+ended() {
+    echo 1 > "/sys/fs/cgroup$group/cgroup.kill"
+    for i in $(seq 600); do
+        find "/sys/fs/cgroup$group" -depth -type d -exec rmdir {} + 2> /dev/null || true
+        [ -d "/sys/fs/cgroup$group" ] || return 0
+        sleep 0.05
+    done
+}
+trap ended EXIT
+"#;
+
+fn run_on_a_host(namespaces: &[&str], script: &str) -> (bool, String) {
     let place = tempfile::tempdir().expect("a directory");
     let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", HOST, "host"])
+        .args(["--mount", "--propagation", "private"])
+        .args(namespaces)
+        .args(["sh", "-c", HOST, "host"])
         .arg(place.path())
         .arg(binary("interceptor"))
         .arg(repository("examples"))

@@ -183,9 +183,9 @@ fn with_docker(script: &str) -> String {
 }
 
 #[test]
-fn docker_as_the_page_says_is_under_enforcement() {
-    let [narrow] = blocks("docs/containers.md", "CRI-O").try_into().unwrap();
-    let [attach] = blocks("docs/containers.md", "Docker").try_into().unwrap();
+fn docker_without_the_runtime_as_the_page_says_is_under_enforcement() {
+    let [narrow] = blocks("docs/containers.md", "CRI-O by the hook").try_into().unwrap();
+    let [attach] = blocks("docs/containers.md", "Docker without the runtime").try_into().unwrap();
     let text = with_docker(&format!(
         "cp /usr/share/containers/seccomp.json profile.json
          {narrow}

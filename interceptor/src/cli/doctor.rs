@@ -79,7 +79,7 @@ fn examine() -> DoctorReport {
         hooks::closing_sockets(),
         other_families(),
     ]);
-    checks.extend(engines::podman());
+    checks.extend(engines::all());
     DoctorReport::of(checks)
 }
 

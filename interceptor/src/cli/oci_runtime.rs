@@ -25,7 +25,7 @@ use crate::oci::{POLICY, RUNTIME, SANDBOX, policies};
 use crate::sandbox::cgroup;
 
 /// The name of a link to this program that needs no argument: containerd's `BinaryName` takes none.
-const NAME: &str = "interceptor-runtime";
+pub(super) const NAME: &str = "interceptor-runtime";
 /// The runtimes that are looked for, in this order.
 const KNOWN: [&str; 2] = ["runc", "crun"];
 /// Where programs are looked for besides `PATH`, which an engine may have emptied.

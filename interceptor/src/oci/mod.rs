@@ -20,7 +20,8 @@
 //!   that has none;
 //! - [`policies`]: which policies a container may ask for; [`rootfs`]: its files, without following
 //!   links out of it;
-//! - [`podman`]: where Podman looks for the hook;
+//! - [`podman`]: where Podman looks for the hook; [`docker`], [`toml`]: how Docker, containerd and
+//!   CRI-O are told of the runtime;
 //! - [`names`]: sandboxes in paths;
 //! - [`place`]: its cgroup; [`store`]: its state on disk; [`talk`]: the protocol between hook and
 //!   supervisor.
@@ -28,6 +29,7 @@
 pub(crate) mod arguments;
 pub(crate) mod bundle;
 pub(crate) mod config;
+pub(crate) mod docker;
 mod error;
 mod filter;
 pub(crate) mod input;
@@ -40,6 +42,7 @@ pub(crate) mod rootfs;
 pub(crate) mod seccomp;
 pub(crate) mod store;
 pub(crate) mod talk;
+pub(crate) mod toml;
 
 pub(crate) use error::Attempt;
 pub(crate) use error::OciError;

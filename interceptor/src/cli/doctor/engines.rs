@@ -1,11 +1,134 @@
-//! Whether the container engines on this host call the hook.
+//! Whether the container engines on this host call the hook or the runtime.
 
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use crate::cli::install;
+use crate::cli::oci_runtime;
 use crate::oci::podman::{self, PROGRAM};
+use crate::oci::{docker, toml};
 
 use super::check::Check;
 
+/// Every engine that is installed.
+pub(super) fn all() -> impl Iterator<Item = Check> {
+    [podman(), docker(), containerd(), crio()].into_iter().flatten()
+}
+
+/// Docker, if installed.
+fn docker() -> Option<Check> {
+    const INSTALL: &str = "sudo interceptor install docker";
+    on_path(docker::DAEMON).then(|| {
+        let present = fs::read_to_string(docker::CONFIG).unwrap_or_default();
+        let ours = docker::configured(&present);
+        let failed = |why: String| Check::failed(docker::PROGRAM, false, why, INSTALL);
+        if ours.is_empty() {
+            return failed("no runtime is installed: containers start unconfined".into());
+        }
+        if let Some((name, program)) = ours.iter().find(|(_, program)| !program.is_file()) {
+            return failed(format!("{}, the program of {name}, does not exist", program.display()));
+        }
+        let known = match install::known_to_docker() {
+            Ok(known) => known,
+            Err(error) => return failed(format!("whether it is in force is not known: {error:#}")),
+        };
+        let names: Vec<String> = ours.into_iter().map(|(name, _)| name).collect();
+        if let Some(name) = names.iter().find(|name| !known.contains(name)) {
+            return failed(format!("the running daemon does not know {name}"));
+        }
+        let detail = format!(
+            "in force: {} ({}); containers started by another runtime are unconfined",
+            names.join(", "),
+            docker::CONFIG
+        );
+        Check::passed(docker::PROGRAM, false, detail)
+    })
+}
+
+/// containerd, if installed.
+fn containerd() -> Option<Check> {
+    const INSTALL: &str = "sudo interceptor install containerd";
+    on_path(toml::CONTAINERD).then(|| {
+        let failed = |why: &str, remedy| Check::failed(toml::CONTAINERD, false, why, remedy);
+        let present = fs::read_to_string(toml::CONTAINERD_CONFIG).unwrap_or_default();
+        let Some(program) = toml::handler(&present) else {
+            return failed("no runtime handler is installed: pods start unconfined", INSTALL);
+        };
+        if !is_interceptor(&program) {
+            return failed("the handler's program is not the interceptor", INSTALL);
+        }
+        let written = fs::metadata(toml::CONTAINERD_CONFIG).and_then(|file| file.modified());
+        match (running_since(toml::CONTAINERD), written) {
+            (Some(since), Ok(written)) if since >= written => {
+                let detail = format!(
+                    "in force: the handler {} ({}); pods of other handlers are unconfined",
+                    toml::HANDLER,
+                    toml::CONTAINERD_CONFIG
+                );
+                Check::passed(toml::CONTAINERD, false, detail)
+            }
+            (None, _) => failed("the handler is installed; containerd does not run", INSTALL),
+            _ => failed(
+                "the handler was installed after containerd was started",
+                "sudo systemctl restart containerd",
+            ),
+        }
+    })
+}
+
+/// CRI-O, if installed.
+fn crio() -> Option<Check> {
+    const INSTALL: &str = "sudo interceptor install cri-o";
+    on_path(toml::CRIO).then(|| {
+        if Path::new(toml::CRIO_CONFIG).is_file() {
+            let detail = format!(
+                "a runtime handler is written ({}); whether CRI-O has read it is not known",
+                toml::CRIO_CONFIG
+            );
+            return Check::failed(toml::CRIO, false, detail, "sudo systemctl reload crio");
+        }
+        let why = "no runtime handler is installed: pods start unconfined";
+        Check::failed(toml::CRIO, false, why, INSTALL)
+    })
+}
+
+/// Whether a program is the one that is called by its name.
+fn is_interceptor(program: &Path) -> bool {
+    let named = program.file_name().is_some_and(|name| name == oci_runtime::NAME);
+    named && fs::canonicalize(program).is_ok_and(|file| file.is_file())
+}
+
+/// When the oldest process of this name, with the usual configuration, was started
+/// (proc_pid_stat(5)).
+fn running_since(name: &str) -> Option<SystemTime> {
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime = Duration::try_from_secs_f64(uptime.split(' ').next()?.parse().ok()?).ok()?;
+    let booted = SystemTime::now().checked_sub(uptime)?;
+    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+    let ticks = u64::try_from(ticks).ok().filter(|ticks| *ticks > 0)?;
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let starts = processes.filter_map(|process| {
+        let stat = fs::read_to_string(process.path().join("stat")).ok()?;
+        let (before, after) = stat.rsplit_once(") ")?;
+        let is_it = before.split_once('(')?.1 == name;
+        // dockerd has a containerd of its own, with another configuration.
+        let line = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+        let mut words = line.split('\0').skip_while(|word| !word.starts_with("--config"));
+        let other = match words.next() {
+            Some("--config") => words.next() != Some(toml::CONTAINERD_CONFIG),
+            Some(word) => word.strip_prefix("--config=") != Some(toml::CONTAINERD_CONFIG),
+            None => false,
+        };
+        let is_it = is_it && !other;
+        // Field 22; the state after the name is field 3.
+        is_it.then(|| after.split(' ').nth(19)?.parse::<u64>().ok()).flatten()
+    });
+    booted.checked_add(Duration::from_millis(starts.min()?.saturating_mul(1000) / ticks))
+}
+
 /// Podman, if installed.
-pub(super) fn podman() -> Option<Check> {
+fn podman() -> Option<Check> {
     on_path(PROGRAM).then(|| match podman::directories() {
         Ok(read) => judge(&podman::hooks(&read), &read),
         // Podman needs a home and a runtime directory, which only a login session has.

@@ -1,5 +1,5 @@
-//! Proves that an engine calls the hook: runs a container of the host's own files that tries to get
-//! out.
+//! Proves that an engine calls the hook or the runtime: runs a container of the host's own files
+//! that tries to get out.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,8 +12,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use super::scratch::Scratch;
-use crate::oci::POLICY;
 use crate::oci::podman::{POLICIES, PROGRAM};
+use crate::oci::{POLICY, docker};
 
 /// An address nobody has (TEST-NET-1, RFC 5737): only the interceptor answers for it.
 const NOBODY: ([u8; 4], u16) = ([192, 0, 2, 1], 80);
@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const MOST: u64 = 64 << 10;
 /// The directories that the host's programs need.
 const FILES: [&str; 6] = ["/usr", "/lib", "/lib64", "/bin", "/nix", "/gnu"];
+/// The namespace of containerd for proofs. Its name is part of the path of the container's cgroup,
+/// whose own part has the container's name.
+const NAMESPACE: &str = "interceptor-install";
 /// This program's path in the container.
 const INSIDE: &str = "/interceptor";
 
@@ -54,34 +57,118 @@ pub fn prove(_arguments: Prove) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A policy for one container, removed on drop.
+pub(super) struct Policy {
+    /// Its name.
+    pub(super) name: String,
+    _file: Scratch,
+}
+
+impl Policy {
+    /// Puts one that permits nothing that exists into the operator's directory.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let name = format!("proof-{}", std::process::id());
+        let path = Path::new(POLICIES).join(format!("{name}.json"));
+        let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+        let scratch = Scratch(path);
+        file.write_all(br#"{"network":{"allow":["proof.invalid"]}}"#)?;
+        Ok(Policy { name, _file: scratch })
+    }
+}
+
+/// The file system of the container, and the host directories to mount in it.
+struct Container {
+    name: String,
+    root: Scratch,
+    volumes: Vec<(PathBuf, String)>,
+}
+
+impl Container {
+    fn new() -> anyhow::Result<Self> {
+        let name = format!("interceptor-proof-{}", std::process::id());
+        let root = Scratch(PathBuf::from(format!("/run/{name}")));
+        let volumes = rootfs(&root.0).context("cannot make the container's file system")?;
+        Ok(Container { name, root, volumes })
+    }
+
+    /// The options that mount them, for Docker and Podman.
+    fn mounts(&self) -> Vec<String> {
+        let one = |(from, to): &(PathBuf, String)| format!("{}:{to}:ro", from.display());
+        self.volumes.iter().flat_map(|volume| ["--volume".to_owned(), one(volume)]).collect()
+    }
+}
+
 /// Runs the container with Podman and returns the refusal it got.
 pub(super) fn of_podman() -> anyhow::Result<String> {
-    let name = format!("interceptor-proof-{}", std::process::id());
-    let policy = Scratch(Path::new(POLICIES).join(format!("{name}.json")));
-    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&policy.0)?;
-    file.write_all(br#"{"network":{"allow":["proof.invalid"]}}"#)?;
-    drop(file);
-    let root = Scratch(PathBuf::from(format!("/run/{name}")));
-    let volumes = rootfs(&root.0).context("cannot make the container's file system")?;
-
+    let (policy, container) = (Policy::new()?, Container::new()?);
     let mut command = Command::new(PROGRAM);
-    command.args([
-        "run",
-        "--rm",
-        "--network",
-        "none",
-        "--security-opt",
-        "label=disable",
-        "--name",
-        &name,
-    ]);
-    command.args(["--annotation", &format!("{POLICY}={name}")]);
-    for (from, to) in &volumes {
-        command.arg("--volume").arg(format!("{}:{to}:ro", from.display()));
+    command.args(["run", "--rm", "--network", "none", "--security-opt", "label=disable"]);
+    command.args(["--name", &container.name]);
+    command.args(["--annotation", &format!("{POLICY}={}", policy.name)]);
+    command.args(container.mounts());
+    command.arg("--rootfs").arg(&container.root.0).args([INSIDE, "prove"]);
+    refusal(command)
+}
+
+/// The same with Docker, by this runtime.
+pub(super) fn of_docker(runtime: &str) -> anyhow::Result<String> {
+    let container = Container::new()?;
+    let mut archive = Command::new("tar")
+        .arg("-C")
+        .arg(&container.root.0)
+        .args(["-cf", "-", "."])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run tar")?;
+    let packed = archive.stdout.take().context("tar has no output")?;
+    let mut import = Command::new(docker::PROGRAM);
+    import.args(["import", "-", &container.name]).stdin(packed);
+    let imported = import.stdout(Stdio::null()).status();
+    archive.wait().context("tar is gone")?;
+    if !imported.with_context(|| format!("cannot run {}", docker::PROGRAM))?.success() {
+        bail!("docker import failed");
     }
-    command.arg("--rootfs").arg(&root.0).args([INSIDE, "prove"]);
+    let mut command = Command::new(docker::PROGRAM);
+    command.args(["run", "--rm", "--network", "none", "--name", &container.name]);
+    command.args(["--runtime", runtime]).args(container.mounts());
+    command.args([&container.name, INSIDE, "prove"]);
+    let refusal = refusal(command);
+    let mut remove = Command::new(docker::PROGRAM);
+    let removed = remove.args(["rmi", "--force", &container.name]).stdout(Stdio::null()).status();
+    removed.with_context(|| format!("cannot run {}", docker::PROGRAM))?;
+    refusal
+}
+
+/// The same with containerd, by this program as the runtime.
+pub(super) fn of_containerd(runtime: &Path) -> anyhow::Result<String> {
+    let (policy, container) = (Policy::new()?, Container::new()?);
+    let mut command = Command::new("ctr");
+    command.args(["--namespace", NAMESPACE, "run", "--rm", "--rootfs", "--runc-binary"]);
+    // Without shares of CPU: a host may have no controllers for cgroup v2.
+    command.arg(runtime).args(["--cpu-shares", "0"]);
+    command.args(["--annotation", &format!("{POLICY}={}", policy.name)]);
+    for (from, to) in &container.volumes {
+        let mount = format!("type=bind,src={},dst={to},options=rbind:ro", from.display());
+        command.args(["--mount", &mount]);
+    }
+    command.arg(&container.root.0).args([&container.name, INSIDE, "prove"]);
+    let refusal = refusal(command);
+    let mut remove = Command::new("ctr");
+    remove.args(["namespaces", "remove", NAMESPACE]).stdin(Stdio::null());
+    // It stays where another proof goes on.
+    let _ = remove.output();
+    refusal
+}
+
+/// What the container's process says; an error unless it was refused.
+fn refusal(mut command: Command) -> anyhow::Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
     let output =
-        command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {PROGRAM}"))?;
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {program}"))?;
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         bail!("{}{}", said, String::from_utf8_lossy(&output.stderr).trim_end());
