@@ -256,13 +256,28 @@ impl<'lab> Host<'lab> {
 
     /// The supervisors of this host's containers.
     pub fn supervisors(&self) -> Vec<Pid> {
+        self.processes("--supervise=serve")
+    }
+
+    /// This host's processes that have an argument which begins like this.
+    pub fn processes(&self, beginning: &str) -> Vec<Pid> {
         let own = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
         let is_one = |pid: &i32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0).any(|word| word == b"--supervise=serve")
+            line.split(|byte| *byte == 0).any(|word| word.starts_with(beginning.as_bytes()))
                 && own(*pid) == own(self.init)
         };
         processes().filter(is_one).map(Pid::from_raw).collect()
+    }
+
+    /// Removes what a killed runtime has left of its cgroups, which is empty.
+    pub fn remove_empty_cgroups(&self) {
+        let parent = format!("/proc/{}/root/sys/fs/cgroup{}", self.init, self.cgroup);
+        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                remove(&entry.path());
+            }
+        }
     }
 
     /// What is left of containers: state, pins, cgroups, supervisors.
