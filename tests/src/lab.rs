@@ -340,6 +340,12 @@ impl Lab {
         self.shared.gate.notify_one();
     }
 
+    /// Has every `/said` answer, begun or not, say this; an empty piece ends them.
+    pub fn say(&self, piece: impl Into<Vec<u8>>) {
+        let piece = piece.into();
+        self.shared.said.send_modify(|said| said.push(piece.into()));
+    }
+
     /// This test sends concurrent requests: the agreement oracle ignores their order.
     pub fn unordered(&self) {
         self.leniency.lock().expect("no test thread panicked").unordered = true;

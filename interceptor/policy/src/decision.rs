@@ -49,6 +49,8 @@ pub enum Reason {
     /// Not a refusal: an answer held a real key. It was replaced, or the connection ended because
     /// it could not be.
     KeyEchoed,
+    /// An answer ended because keys that came meanwhile could not be searched for in it.
+    KeysChanged,
     /// A connection ended before it carried a request.
     NoRequest,
     /// The client refused the certificate.
@@ -69,7 +71,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Reason; 27] = [
+    pub const ALL: [Reason; 28] = [
         Reason::HostDenied,
         Reason::EndpointDenied,
         Reason::ApprovalRefused,
@@ -89,6 +91,7 @@ impl Reason {
         Reason::UpstreamTimeout,
         Reason::CredentialUnavailable,
         Reason::KeyEchoed,
+        Reason::KeysChanged,
         Reason::NoRequest,
         Reason::CertificateRejected,
         Reason::Aborted,
@@ -121,6 +124,7 @@ impl Reason {
             Reason::UpstreamTimeout => "upstream_timeout",
             Reason::CredentialUnavailable => "credential_unavailable",
             Reason::KeyEchoed => "key_echoed",
+            Reason::KeysChanged => "keys_changed",
             Reason::NoRequest => "no_request",
             Reason::CertificateRejected => "certificate_rejected",
             Reason::Aborted => "aborted",
@@ -152,7 +156,8 @@ impl Reason {
             | Reason::UpstreamTls
             | Reason::UpstreamProtocol
             | Reason::CredentialUnavailable
-            | Reason::KeyEchoed => 502,
+            | Reason::KeyEchoed
+            | Reason::KeysChanged => 502,
             Reason::UpstreamTimeout | Reason::ResponseTimeout | Reason::TunnelIdleTimeout => 504,
             Reason::NoRequest
             | Reason::CertificateRejected

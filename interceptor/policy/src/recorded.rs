@@ -140,6 +140,7 @@ impl Recorded {
             | Reason::UpstreamTimeout
             | Reason::CredentialUnavailable
             | Reason::KeyEchoed
+            | Reason::KeysChanged
             | Reason::Aborted
             | Reason::ResponseTimeout
             | Reason::TunnelIdleTimeout => Some(true),

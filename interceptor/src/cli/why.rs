@@ -269,6 +269,10 @@ fn meaning(reason: Reason) -> &'static str {
             "the credential's key had expired, and its source gave no other"
         }
         Reason::KeyEchoed => "the answer held a real key, which was replaced or cut off",
+        Reason::KeysChanged => {
+            "the sandbox got another key, which could not be searched for in an answer that had \
+             begun"
+        }
         Reason::NoRequest => "the connection ended before it carried a request",
         Reason::CertificateRejected => "the client refused the sandbox's certificate",
         Reason::Aborted => "the sandbox abandoned the request",
@@ -289,6 +293,7 @@ fn advice(reason: Reason) -> Option<&'static str> {
             "send the placeholder only to the credential's hosts, or add the host to its `hosts`"
         }
         Reason::CredentialAmbiguous => "send the placeholder of exactly one credential",
+        Reason::KeysChanged => "send the request again",
         Reason::LimitExceeded
         | Reason::HeaderTimeout
         | Reason::IdleTimeout

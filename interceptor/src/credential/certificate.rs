@@ -60,7 +60,7 @@ impl Certificates {
     }
 
     /// The secrets in them that are read and searched for as keys are.
-    pub(super) fn entries(&self) -> impl Iterator<Item = &KeyringEntry> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<KeyringEntry>> {
         self.0.iter().flat_map(|(_, certificate)| certificate.entries())
     }
 
@@ -75,9 +75,9 @@ impl Certificates {
 pub(super) struct CertificateEntry {
     /// Where the certificate is.
     place: KeyLocation,
-    certificates: KeyringEntry,
+    certificates: Arc<KeyringEntry>,
     /// Its private key; `None` if that is the credential's own.
-    key: Option<KeyringEntry>,
+    key: Option<Arc<KeyringEntry>>,
     pair: ArcSwap<Pair>,
     /// Held while another pair is made.
     pairing: Mutex<()>,
@@ -131,12 +131,12 @@ impl CertificateEntry {
         let certificates = read(
             Content::Certificate,
             &written.certificate,
-            before.map(|before| &before.certificates),
+            before.map(|before| &*before.certificates),
         )?;
         let (key, own) = match written.is_alone {
             true => (None, credential.current()),
             false => {
-                let before = before.and_then(|before| before.key.as_ref());
+                let before = before.and_then(|before| before.key.as_deref());
                 let key = read(Content::PrivateKey, &written.key, before)?;
                 let own = key.current();
                 (Some(key), own)
@@ -161,12 +161,13 @@ impl CertificateEntry {
         pair: Pair,
     ) -> CertificateEntry {
         let (place, pair) = (KeyLocation::of(&written.certificate), ArcSwap::from_pointee(pair));
+        let (certificates, key) = (Arc::new(certificates), key.map(Arc::new));
         CertificateEntry { place, certificates, key, pair, pairing: Mutex::default() }
     }
 
     /// What is presented now; `credential` is the one whose certificate it is.
     pub(super) fn current(&self, credential: &KeyringEntry) -> Arc<Identity> {
-        let key = self.key.as_ref().unwrap_or(credential).current();
+        let key = self.key.as_deref().unwrap_or(credential).current();
         let read = Texts { certificates: self.certificates.current(), key };
         let pair = self.pair.load();
         if pair.read.are(&read) {
@@ -207,7 +208,7 @@ impl CertificateEntry {
     }
 
     /// The secrets in it that are read and searched for as keys are.
-    fn entries(&self) -> impl Iterator<Item = &KeyringEntry> {
+    fn entries(&self) -> impl Iterator<Item = &Arc<KeyringEntry>> {
         std::iter::once(&self.certificates).chain(&self.key)
     }
 
@@ -217,7 +218,7 @@ impl CertificateEntry {
         HandedCertificate {
             credential: self.certificates.name.clone(),
             certificates: self.certificates.hand_over(),
-            key: self.key.as_ref().map(KeyringEntry::hand_over),
+            key: self.key.as_ref().map(|key| key.hand_over()),
             presented: (Secret::new(certificates.expose()), Secret::new(key.expose())),
         }
     }

@@ -11,6 +11,7 @@ use interceptor_policy::{Credential, Form, KeySource, PlaceholderShape};
 use super::former::{Former, Formers};
 use super::handed::{HandedKey, Restored};
 use super::key::{Content, KeyProblem, RealKey};
+use super::kin::{self, Kin};
 use super::placeholder::Placeholder;
 use super::source::{
     self, EnvironmentLookup, KeyError, KeyLocation, Loaded, Means, PROXY_AUTH, Stamp,
@@ -310,12 +311,17 @@ impl KeyringEntry {
     }
 
     /// Whether its placeholder contains nothing that redaction would search for with this key.
-    fn fits(&self, key: &RealKey) -> bool {
+    pub(super) fn fits(&self, key: &RealKey) -> bool {
         check(self.content, key, &self.placeholder).is_ok()
     }
 
+    /// Whether its key is reread from this file.
+    pub(super) fn reads(&self, path: &Path) -> bool {
+        lock(&self.file).as_ref().is_some_and(|(own, _)| own == path)
+    }
+
     /// Every key that this credential and its source had so far.
-    fn known(&self) -> Formers {
+    pub(super) fn known(&self) -> Formers {
         let keys = self.keys.load();
         let mut known = keys.former.clone();
         if let Some((value, former)) = self.living.as_ref().and_then(|living| living.value()) {
@@ -335,7 +341,11 @@ impl KeyringEntry {
 
     /// Rereads the file, if there is one, when it has changed or `always`; returns whether the key
     /// changed.
-    pub(super) fn read_again(&self, always: bool) -> Result<bool, (PathBuf, KeyProblem)> {
+    pub(super) fn read_again(
+        &self,
+        always: bool,
+        kin: &Kin,
+    ) -> Result<bool, (PathBuf, KeyProblem)> {
         let _reading = lock(&self.reading);
         let Some((path, known)) = lock(&self.file).clone() else { return Ok(false) };
         let now = Stamp::now(&path);
@@ -357,10 +367,25 @@ impl KeyringEntry {
         }
         let mut former = before.former.clone();
         former.add(Former::untold(before.current.clone()));
-        former.settle(&loaded.key, |key| self.fits(key));
         let current = Arc::new(loaded.key);
-        self.keys.store(Arc::new(Keys { current, version: 0, is_latest: true, former }));
+        kin::tell(&path, self.content, &current, kin);
+        self.put(Keys { current, version: 0, is_latest: true, former }, kin);
         Ok(true)
+    }
+
+    /// Puts other keys in force, which begin with those before. Answers are searched for the
+    /// current one before a request can carry it.
+    fn put(&self, mut keys: Keys, kin: &Kin) {
+        let before = self.keys.load_full();
+        let mut all = keys.former.clone();
+        all.add(Former::coming(keys.current.clone()));
+        all.settle(&before.current, |key| self.fits(key));
+        let Keys { version, is_latest, .. } = *before;
+        let current = before.current.clone();
+        self.keys.store(Arc::new(Keys { current, version, is_latest, former: all }));
+        kin.announce();
+        keys.former.settle(&keys.current, |key| self.fits(key));
+        self.keys.store(Arc::new(keys));
     }
 
     /// What is wrong with its living source.
@@ -369,7 +394,7 @@ impl KeyringEntry {
     }
 
     /// Takes the keys that its living source has by now; returns whether there are others.
-    pub(super) fn catch_up(&self) -> Result<bool, KeyProblem> {
+    pub(super) fn catch_up(&self, kin: &Kin) -> Result<bool, KeyProblem> {
         let Some(living) = &self.living else { return Ok(false) };
         if living.version() == self.keys.load().version {
             return Ok(false);
@@ -395,11 +420,15 @@ impl KeyringEntry {
         if !former.holds(&before.current) {
             former.add(Former::untold(before.current.clone()));
         }
-        former.settle(&value.key, |key| self.fits(key));
+        let mut settled = former.clone();
+        settled.settle(&value.key, |key| self.fits(key));
         let is_other = value.key.expose() != before.current.expose();
-        let differs = is_other || !former.are(&before.former);
-        keep(value.key, former, true);
-        Ok(differs)
+        if !is_other && settled.are(&before.former) {
+            keep(value.key, settled, true);
+            return Ok(false);
+        }
+        self.put(Keys { current: value.key, version, is_latest: true, former }, kin);
+        Ok(true)
     }
 }
 

@@ -42,11 +42,26 @@ impl Former {
         Former::of(key, Duration::ZERO, false)
     }
 
+    /// A key that is about to be in use.
+    pub(super) fn coming(key: Arc<RealKey>) -> Former {
+        Former::lasting(key, UNTOLD, UNTOLD)
+    }
+
     /// A key that ends, and is forgotten, so long from now.
     pub(super) fn lasting(key: Arc<RealKey>, left: Duration, kept: Duration) -> Former {
         let now = Instant::now();
         let end = |left: Duration| now.checked_add(left.min(LONGEST)).unwrap_or(now);
         Former { key, ends: end(left), kept: end(kept) }
+    }
+
+    /// The key itself.
+    pub(super) fn key(&self) -> &Arc<RealKey> {
+        &self.key
+    }
+
+    /// Whether it is still searched for.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept > Instant::now()
     }
 
     /// For how long it lasts and is kept, from now on.

@@ -6,21 +6,20 @@
 //! thread, since a file may be on a mount that hangs), and by [`Keyring::reload`]. After a rotation
 //! the keys before are still redacted from responses, since an origin may quote them for a while.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
 use http::HeaderMap;
 use interceptor_policy::redact::{RedactError, Redactor};
 use interceptor_policy::{Credential, CredentialId, Policy, WayOut};
 
 use super::certificate::{CertificateEntry, Certificates};
-use super::entry::{Before, KeyringEntry, Keys, lock};
+use super::entry::{Before, KeyringEntry, lock};
 use super::finder::PlaceholderFinder;
 use super::handed::{HandedKeys, HandedPlaceholder};
 use super::key::{KeyProblem, RealKey};
+use super::kin::Kin;
 use super::outward::Outward;
 use super::pem::Identity;
 use super::placeholder::{PROBE, Placeholder};
@@ -53,7 +52,7 @@ fn asking(credentials: &[Credential], means: &Means<'_>, outward: &Outward) -> A
 /// The keys and placeholders of one sandbox.
 #[derive(Debug)]
 pub struct Keyring {
-    slots: Vec<KeyringEntry>,
+    slots: Vec<Arc<KeyringEntry>>,
     certificates: Certificates,
     /// Whether a key has a living source.
     lives: bool,
@@ -62,12 +61,8 @@ pub struct Keyring {
     /// The way out, with the credentials of its proxies.
     outward: Outward,
     finder: PlaceholderFinder,
-    /// Counts rotations, to invalidate the redactor.
-    generation: AtomicU64,
-    /// The redactor for all keys, with its generation.
-    redactor: ArcSwapOption<(u64, Redactor)>,
-    /// Held while building the redactor.
-    making: Mutex<()>,
+    /// Its keys, and those of the sandbox's other keyrings.
+    kin: Arc<Kin>,
     made: Instant,
     checked_ms: AtomicU64,
 }
@@ -124,7 +119,7 @@ impl Keyring {
                     let (index, loaded) = (slots.len(), (credential, &slot));
                     let read = certificates.load(index, loaded, before, means.environment);
                     errors.extend(read.err());
-                    slots.push(slot);
+                    slots.push(Arc::new(slot));
                 }
                 Err(problem) => errors.push(KeyError {
                     credential: credential.name.clone(),
@@ -139,7 +134,7 @@ impl Keyring {
     }
 
     fn of(
-        (slots, certificates): (Vec<KeyringEntry>, Certificates),
+        (slots, certificates): (Vec<Arc<KeyringEntry>>, Certificates),
         retired: Vec<(String, Placeholder)>,
         outward: Outward,
         errors: Vec<KeyError>,
@@ -161,6 +156,9 @@ impl Keyring {
                 }]
             },
         )?;
+        let kin = Kin::new();
+        let entries = slots.iter().chain(certificates.entries()).chain(outward.entries());
+        kin.admit(entries);
         Ok(Keyring {
             slots,
             certificates,
@@ -168,9 +166,7 @@ impl Keyring {
             retired,
             outward,
             finder,
-            generation: AtomicU64::new(0),
-            redactor: ArcSwapOption::empty(),
-            making: Mutex::default(),
+            kin,
             made: Instant::now(),
             checked_ms: AtomicU64::new(0),
         })
@@ -184,13 +180,20 @@ impl Keyring {
         self
     }
 
+    /// Takes its place beside another keyring of the same sandbox: answers to requests that were
+    /// judged by either are searched for the keys of both.
+    pub(crate) fn join(&mut self, other: &Keyring) {
+        other.kin.admit(self.entries());
+        self.kin = other.kin.clone();
+    }
+
     /// The keys and placeholders for another process to continue with.
     pub(crate) fn hand_over(&self) -> HandedKeys {
         let retired = |(name, placeholder): &(String, Placeholder)| {
             (name.clone(), HandedPlaceholder::of(placeholder))
         };
         HandedKeys {
-            keys: self.slots.iter().map(KeyringEntry::hand_over).collect(),
+            keys: self.slots.iter().map(|slot| slot.hand_over()).collect(),
             retired: self.retired.iter().map(retired).collect(),
             outward: self.outward.hand_over(),
             certificates: self.certificates.hand_over(),
@@ -228,7 +231,7 @@ impl Keyring {
                 Ok(slot)
             });
             match restored {
-                Ok(slot) => slots.push(slot),
+                Ok(slot) => slots.push(Arc::new(slot)),
                 Err(problem) => errors.push(KeyError {
                     credential: credential.name.clone(),
                     place: KeyLocation::of(&credential.key),
@@ -301,17 +304,13 @@ impl Keyring {
         self.certificates.of(id.0).is_some()
     }
 
-    /// The redactor for every key, whichever origin responds; `None` without keys. Built once per
-    /// rotation.
+    /// The redactor for every key of the sandbox, whichever origin responds; `None` without keys.
+    /// Built once per rotation.
     ///
     /// # Errors
     /// [`RedactError::TooManyKeys`]
     pub fn redactor(&self) -> Result<Option<Redactor>, RedactError> {
-        if self.entries().next().is_none() {
-            return Ok(None);
-        }
-        self.catch_up();
-        self.compiled().map(Some)
+        self.kin.redactor()
     }
 
     /// As [`Keyring::redactor`], for the answer to a request that carried this key of a credential:
@@ -326,7 +325,7 @@ impl Keyring {
         let redactor = self.redactor()?;
         let sent = sent.and_then(|(id, key)| Some((self.slots.get(id.0)?, key)));
         match sent.filter(|(slot, key)| !slot.keys.load().hold(key)) {
-            Some(sent) => self.build(Some(sent)).map(Some),
+            Some((slot, key)) => self.kin.build(Some((slot, key))),
             None => Ok(redactor),
         }
     }
@@ -340,50 +339,13 @@ impl Keyring {
         self.redactor().map_or(true, holds)
     }
 
-    fn compiled(&self) -> Result<Redactor, RedactError> {
-        let current = || {
-            let generation = self.generation.load(Ordering::Acquire);
-            let made = self.redactor.load();
-            let redactor =
-                made.as_ref().filter(|made| made.0 == generation).map(|made| made.1.clone());
-            redactor.ok_or(generation)
-        };
-        if let Ok(redactor) = current() {
-            return Ok(redactor);
-        }
-        let _making = lock(&self.making);
-        let generation = match current() {
-            Ok(redactor) => return Ok(redactor),
-            Err(generation) => generation,
-        };
-        let redactor = self.build(None)?;
-        self.redactor.store(Some(Arc::new((generation, redactor.clone()))));
-        Ok(redactor)
-    }
-
-    /// Compiles every key there is, and this one of a credential.
-    fn build(&self, more: Option<(&KeyringEntry, &RealKey)>) -> Result<Redactor, RedactError> {
-        let keys: Vec<(Arc<Keys>, &KeyringEntry)> =
-            self.entries().map(|slot| (slot.keys.load_full(), slot)).collect();
-        let known = keys
-            .iter()
-            .flat_map(|(keys, slot)| keys.searched().map(|key| (*slot, &**key)))
-            .chain(more);
-        let pairs = known.flat_map(|(slot, key)| {
-            let place = slot.placeholder.as_str().as_bytes();
-            key.searched(slot.content).into_iter().map(move |text| (text, place))
-        });
-        let pairs: Vec<(Cow<'_, [u8]>, &[u8])> = pairs.collect();
-        Redactor::of(pairs.iter().map(|(text, place)| (&text[..], *place)))
-    }
-
     /// The way out, as loaded.
     pub(crate) fn outward(&self) -> &Outward {
         &self.outward
     }
 
     /// Every secret: the keys, and the credentials of proxies.
-    fn entries(&self) -> impl Iterator<Item = &KeyringEntry> {
+    fn entries(&self) -> impl Iterator<Item = &Arc<KeyringEntry>> {
         self.slots.iter().chain(self.certificates.entries()).chain(self.outward.entries())
     }
 
@@ -454,25 +416,18 @@ impl Keyring {
     fn read_slot(&self, slot: &KeyringEntry, always: bool) -> Result<(), KeyError> {
         if let Some(living) = slot.living.as_ref().filter(|_| always) {
             let read = living.read_again().map_err(KeyProblem::Source);
-            let caught_up = read.and_then(|_| slot.catch_up());
-            self.note(caught_up.map_err(|problem| slot.problem(problem))?);
+            let caught_up = read.and_then(|_| slot.catch_up(&self.kin));
+            note(caught_up.map_err(|problem| slot.problem(problem))?);
             return Ok(());
         }
-        let is_beside = !self.slots.iter().any(|one| std::ptr::eq(one, slot));
-        let rotated = slot.read_again(always).map_err(|(path, problem)| KeyError {
+        let is_beside = !self.slots.iter().any(|one| std::ptr::eq(&**one, slot));
+        let rotated = slot.read_again(always, &self.kin).map_err(|(path, problem)| KeyError {
             credential: slot.name.clone(),
             place: KeyLocation::File(path),
             problem: if is_beside { problem.of(slot.content) } else { problem },
         })?;
-        self.note(rotated);
+        note(rotated);
         Ok(())
-    }
-
-    fn note(&self, rotated: bool) {
-        if rotated {
-            self.generation.fetch_add(1, Ordering::AcqRel);
-            logging::changed();
-        }
     }
 
     /// Takes the keys that living sources have by now.
@@ -480,14 +435,7 @@ impl Keyring {
         if !self.lives {
             return;
         }
-        for slot in &self.slots {
-            let caught_up = slot.catch_up();
-            self.note(*caught_up.as_ref().unwrap_or(&false));
-            if let Err(problem) = caught_up {
-                let credential = &slot.name;
-                tracing::warn!(credential, %problem, "keeping the previous key");
-            }
-        }
+        self.slots.iter().for_each(|slot| self.kin.catch_up(slot));
     }
 
     /// Waits until a credential's key has not expired.
@@ -532,11 +480,11 @@ impl Keyring {
 
     /// The credential of this name.
     fn entry(&self, name: &str) -> Option<&KeyringEntry> {
-        self.slots.iter().find(|slot| slot.name == name)
+        self.slots.iter().find(|slot| slot.name == name).map(|slot| &**slot)
     }
 
     /// The known placeholders of credentials not among `slots`.
-    fn retired(&self, slots: &[KeyringEntry]) -> Vec<(String, Placeholder)> {
+    fn retired(&self, slots: &[Arc<KeyringEntry>]) -> Vec<(String, Placeholder)> {
         let known = self.slots.iter().map(|slot| (slot.name.clone(), slot.placeholder.clone()));
         known
             .chain(self.retired.iter().cloned())
@@ -567,6 +515,22 @@ impl logging::Secrets for Keyring {
     }
 
     fn version(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        self.kin.generation()
+    }
+}
+
+impl Drop for Keyring {
+    fn drop(&mut self) {
+        // With the last one, all of it goes.
+        if Arc::strong_count(&self.kin) > 1 {
+            self.kin.dismiss(self.entries());
+        }
+    }
+}
+
+/// A key has rotated.
+fn note(rotated: bool) {
+    if rotated {
+        logging::changed();
     }
 }

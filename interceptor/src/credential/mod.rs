@@ -9,6 +9,7 @@
 //! these live until the request is written. To cover them, the process makes itself undumpable.
 
 mod certificate;
+mod changes;
 mod entry;
 mod finder;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod glance;
 mod handed;
 mod key;
 mod keyring;
+mod kin;
 mod outward;
 mod pem;
 mod placeholder;
@@ -28,6 +30,7 @@ mod source;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub(crate) use self::handed::HandedKeys;
 pub use self::key::{KeyProblem, LONGEST, RealKey, SHORTEST};
@@ -45,3 +48,4 @@ pub use self::sources::SourceProblem;
 pub(crate) use self::sources::{
     Asks, Household, Kinds, MOST_PRINTED, Outbound, Programs, Runs, Sources, StateWork, measured,
 };
+pub(crate) use self::watch::KeyWatch;

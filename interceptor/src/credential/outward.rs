@@ -189,11 +189,11 @@ impl Outward {
     }
 
     /// The proxies' credentials, without duplicates.
-    pub(super) fn entries(&self) -> impl Iterator<Item = &KeyringEntry> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<KeyringEntry>> {
         let first = self.https.as_ref().and_then(|gateway| gateway.auth.as_ref());
         let second = self.http.as_ref().and_then(|gateway| gateway.auth.as_ref());
         let second = second.filter(|second| first.is_none_or(|first| !Arc::ptr_eq(first, second)));
-        first.into_iter().chain(second).map(|entry| &**entry)
+        first.into_iter().chain(second)
     }
 
     /// The state to hand over to another process.

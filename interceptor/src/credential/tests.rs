@@ -260,6 +260,80 @@ fn a_key_file_is_rotated_under_the_placeholder() {
     assert_eq!(keyring.key(&policy, id).unwrap().expose(), "ghp_after");
 }
 
+#[test]
+fn c3_no_request_can_carry_a_key_that_answers_are_not_searched_for_yet() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("key");
+    std::fs::write(&path, "sk-number-0-of-many").unwrap();
+    let policy = file_policy(&path);
+    let keyring = Arc::new(keyring(&policy));
+    let (id, _) = credential(&policy, &keyring, "github");
+    const LAST: &str = "sk-number-300-of-many";
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 1..=300 {
+                std::fs::write(&path, format!("sk-number-{number}-of-many")).unwrap();
+                assert!(keyring.reload().is_empty());
+            }
+        });
+        let (_, mut watch) = KeyWatch::begin(&keyring, None).unwrap();
+        let mut redactor = keyring.redactor().unwrap().unwrap();
+        loop {
+            let key = keyring.key(&policy, id).unwrap();
+            redactor = watch.changed().unwrap().unwrap_or(redactor);
+            assert!(redactor.text(key.expose().as_bytes()).is_some(), "{} is not", key.expose());
+            if key.expose() == LAST {
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+fn c3_keys_of_all_keyrings_of_a_sandbox_are_searched_for_also_once_they_are_gone() {
+    let of = |name: &str, key: &str| {
+        compile(&format!(r#"{{ "credentials": {{ "{name}": "{key}" }} }}"#))
+    };
+    let first = Arc::new(keyring(&of("github", "ghp_the_first_key")));
+    let (_, mut watch) = KeyWatch::begin(&first, None).unwrap();
+    let mut second = Keyring::load(&of("google", "AIza-the-second-key"), Some(&first)).unwrap();
+    second.join(&first);
+    let redactor = watch.changed().unwrap().expect("another key");
+    for key in ["ghp_the_first_key", "AIza-the-second-key"] {
+        assert!(redactor.text(key.as_bytes()).is_some());
+        assert!(first.may_hold(key.as_bytes()) && second.may_hold(key.as_bytes()));
+    }
+    // What is in force later knows what requests could carry before.
+    let none = compile("{}");
+    let mut third = Keyring::load(&none, Some(&second)).unwrap();
+    third.join(&second);
+    drop((first, second, watch));
+    assert!(third.may_hold(b"ghp_the_first_key") && third.may_hold(b"AIza-the-second-key"));
+    assert!(!third.may_hold(b"AIza-of-nobody") && !format!("{third:?}").contains("_key"));
+    // Another sandbox does not.
+    let other = Arc::new(keyring(&of("github", "ghp_of_another")));
+    assert!(!other.may_hold(b"ghp_the_first_key"));
+}
+
+#[test]
+fn c3_a_key_that_one_sandbox_reads_first_is_searched_for_in_answers_to_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let [path, other] = ["key", "other"].map(|name| directory.path().join(name));
+    for path in [&path, &other] {
+        std::fs::write(path, "ghp_before_any_change").unwrap();
+    }
+    let [first, second] = [&path, &path].map(|path| Arc::new(keyring(&file_policy(path))));
+    let third = keyring(&file_policy(&other));
+    let (_, mut watch) = KeyWatch::begin(&second, None).unwrap();
+    std::fs::write(&path, "ghp_that_is_new").unwrap();
+    assert!(first.reload().is_empty());
+    assert!(watch.changed().unwrap().unwrap().text(b"ghp_that_is_new").is_some());
+    assert!(second.may_hold(b"ghp_that_is_new") && !third.may_hold(b"ghp_that_is_new"));
+    let policy = file_policy(&path);
+    let (id, _) = credential(&policy, &second, "github");
+    assert_eq!(second.key(&policy, id).unwrap().expose(), "ghp_before_any_change");
+}
+
 #[tokio::test]
 async fn a_changed_key_file_is_noticed_without_being_told() {
     let directory = tempfile::tempdir().unwrap();

@@ -9,12 +9,13 @@ use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use interceptor_policy::Reason;
-use interceptor_policy::redact::MessageError;
+use interceptor_policy::redact::{LateKey, MessageError};
 use tokio::time::{Instant, Sleep};
 
 use super::activity::{Unread, Waiting};
 use super::exchange::{Exchange, TooManyEchoes};
 use super::redact::{self, BoxError, RedactedBody};
+use crate::credential::KeyWatch;
 use crate::upstream::pool::Answer;
 
 /// Why a response is cut off.
@@ -66,8 +67,8 @@ impl Patience {
 pub(crate) enum BodySource {
     /// The interceptor's own response.
     Own(Option<Bytes>),
-    /// The origin, passed through.
-    Origin(Answer),
+    /// The origin, passed through while the sandbox has no keys.
+    Origin(Answer, KeyWatch),
     /// The origin, with real keys replaced.
     Redacted(Box<RedactedBody<Answer>>),
 }
@@ -159,6 +160,22 @@ impl Download {
     }
 }
 
+/// The next frame of a body that is not searched, because the sandbox had no key when it began. The
+/// first key ends it: nothing of what has passed was held back, and what comes may be encoded.
+fn poll_unsearched(
+    body: &mut Answer,
+    watch: &mut KeyWatch,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    let frame = ready!(Pin::new(body).poll_frame(cx));
+    Poll::Ready(match watch.changed() {
+        Ok(None) => frame.map(|frame| frame.map_err(BoxError::from)),
+        // Its end says nothing about a key.
+        _ if frame.is_none() => None,
+        _ => Some(Err(redact::BodyError::Late(LateKey).into())),
+    })
+}
+
 impl Body for Download {
     type Data = Bytes;
     type Error = BoxError;
@@ -171,7 +188,7 @@ impl Body for Download {
         this.unread = None;
         let polled = match &mut this.source {
             BodySource::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            BodySource::Origin(body) => Pin::new(body).poll_frame(cx).map_err(BoxError::from),
+            BodySource::Origin(body, watch) => poll_unsearched(body, watch, cx),
             BodySource::Redacted(body) => {
                 Pin::new(body.as_mut()).poll_frame(cx).map_err(BoxError::from)
             }
@@ -214,6 +231,9 @@ impl Body for Download {
                     tracing::debug!(parent: exchange.span(), %error, "response broke off");
                     let reason = match error.downcast_ref() {
                         Some(redact::BodyError::Message(MessageError::Key)) => Reason::KeyEchoed,
+                        Some(redact::BodyError::Late(_) | redact::BodyError::Keys(_)) => {
+                            Reason::KeysChanged
+                        }
                         _ => Reason::UpstreamProtocol,
                     };
                     exchange.ended(Some(reason));
@@ -228,7 +248,7 @@ impl Body for Download {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             BodySource::Own(bytes) => bytes.is_none(),
-            BodySource::Origin(body) => body.is_end_stream(),
+            BodySource::Origin(body, _) => body.is_end_stream(),
             BodySource::Redacted(body) => body.is_end_stream(),
         }
     }
@@ -238,7 +258,7 @@ impl Body for Download {
             BodySource::Own(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            BodySource::Origin(body) => body.size_hint(),
+            BodySource::Origin(body, _) => body.size_hint(),
             BodySource::Redacted(body) => body.size_hint(),
         }
     }

@@ -25,7 +25,7 @@ use super::redact::{BodyError, RedactResponse as _, RedactedBody, SHORT, is_code
 use super::refuse::deny::refusal;
 use super::refuse::{DECISION_HEADER, failed, own, too_many};
 use super::upgrade::{Wires, switch};
-use crate::credential::RealKey;
+use crate::credential::{KeyWatch, RealKey};
 use crate::proxy::budget::Allowance;
 use crate::tunnel::pulse::Pulse;
 use crate::upstream::pool::Answer;
@@ -71,9 +71,9 @@ pub(super) async fn respond(
     if !cookies {
         remove_cookies(response.headers_mut());
     }
-    let sent = credential.zip(asked.keyed.as_ref().map(|keyed| &*keyed.key));
-    let redactor = match flight.judged.rules.keyring.redactor_for(sent) {
-        Ok(redactor) => redactor,
+    let sent = credential.zip(asked.keyed.as_ref().map(|keyed| keyed.key.clone()));
+    let (redactor, watch) = match KeyWatch::begin(&flight.judged.rules.keyring, sent) {
+        Ok(begun) => begun,
         Err(error) => return unsearched(flight, &error.to_string()),
     };
     let hidden = redactor.as_ref().and_then(|_| offers::hidden(&response));
@@ -82,15 +82,16 @@ pub(super) async fn respond(
         return failed(flight, refusal(Reason::UpstreamProtocol, message).into());
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return switching(flight, response, asked, redactor);
+        return switching(flight, response, asked, (redactor, watch));
     }
     tidy(&flight, response.headers_mut());
     flight.exchange.note(|record| record.status = Some(response.status().as_u16()));
     let patience = flight.limits().response_timeout;
     let response = match redactor {
-        None => response.map(BodySource::Origin),
+        None => response.map(|body| BodySource::Origin(body, watch)),
         Some(redactor) => {
-            match searched(&mut flight.exchange, response, &redactor, asked.range, patience).await {
+            let search = (&redactor, watch);
+            match searched(&mut flight.exchange, response, search, asked.range, patience).await {
                 Ok(response) => response.map(|body| BodySource::Redacted(Box::new(body))),
                 Err(Unpassed::Beyond(length)) => return beyond(length, flight.exchange),
                 Err(Unpassed::Unsearched(why)) => return unsearched(flight, &why),
@@ -111,12 +112,14 @@ fn switching(
     flight: Box<Flight<'_>>,
     response: Response<Answer>,
     asked: Requested,
-    redactor: Option<Redactor>,
+    search: (Option<Redactor>, KeyWatch),
 ) -> Response<Download> {
     let Requested { switch: protocol, upgrade, allowance, .. } = asked;
     match upgrade.filter(|_| protocol.taken_up(response.headers())) {
         Some(sandbox) => {
-            switch(flight, response, Wires { sandbox, switch: protocol, redactor, allowance })
+            let (redactor, watch) = search;
+            let wires = Wires { sandbox, switch: protocol, redactor, watch, allowance };
+            switch(flight, response, wires)
         }
         None => {
             let message =
@@ -151,7 +154,7 @@ enum Unpassed {
 async fn searched(
     exchange: &mut Exchange,
     response: Response<Answer>,
-    redactor: &Redactor,
+    (redactor, watch): (&Redactor, KeyWatch),
     range: Option<Widened>,
     patience: Duration,
 ) -> Result<Response<RedactedBody<Answer>>, Unpassed> {
@@ -162,6 +165,7 @@ async fn searched(
         RedactError::Beyond(length) => Unpassed::Beyond(length),
         error => Unpassed::Unsearched(error.to_string()),
     })?;
+    response.body_mut().follow(watch);
     if announced.is_some_and(|length| coded || length <= SHORT as u64)
         && !response.headers().contains_key(CONTENT_LENGTH)
         && !response.body().is_end_stream()

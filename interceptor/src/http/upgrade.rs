@@ -22,9 +22,10 @@ use super::exchange::Exchange;
 use super::flight::Flight;
 use super::inject::strip_hop_by_hop;
 use super::offers::Switch;
-use super::redact::Guarded;
+use super::redact::{Guarded, Unguarded};
 use super::refuse::too_many;
 use crate::audit::Protocol;
+use crate::credential::KeyWatch;
 use crate::proxy::budget::Allowance;
 use crate::tunnel::{Carried, one_way_wrapped};
 use crate::upstream::pool::Answer;
@@ -38,6 +39,8 @@ pub(super) struct Wires {
     pub switch: Switch,
     /// The keys to search for, if any.
     pub redactor: Option<Redactor>,
+    /// Tells of those that become known.
+    pub watch: KeyWatch,
     /// How much may still be sent to this host.
     pub allowance: Option<Allowance>,
 }
@@ -48,7 +51,7 @@ pub(super) fn switch(
     mut response: Response<Answer>,
     wires: Wires,
 ) -> Response<Download> {
-    let Wires { sandbox, switch, redactor, allowance } = wires;
+    let Wires { sandbox, switch, redactor, watch, allowance } = wires;
     let origin = hyper::upgrade::on(&mut response);
     let mut guard = None;
     if let Some(redactor) = redactor {
@@ -80,7 +83,8 @@ pub(super) fn switch(
         close: context.close.clone(),
         cut: exchange.cut().unwrap_or_default(),
     };
-    let carries = carry(Upgraded { sandbox, origin, guard, carried }, idle, ends, exchange);
+    let open = Upgraded { sandbox, origin, guard, watch, carried };
+    let carries = carry(open, idle, ends, exchange);
     let task = context.sandbox.tasks.spawn(carries.instrument(span));
     *context.switched.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     switched(response)
@@ -111,15 +115,16 @@ struct Upgraded {
     sandbox: OnUpgrade,
     origin: OnUpgrade,
     guard: Option<StreamGuard>,
+    watch: KeyWatch,
     carried: Carried,
 }
 
 /// Relays an upgraded connection until it ends, and records it.
 async fn carry(open: Upgraded, idle: Duration, ends: Ends, mut exchange: Exchange) {
-    let Upgraded { sandbox, origin, guard, carried } = open;
+    let Upgraded { sandbox, origin, guard, watch, carried } = open;
     let Ends { over, close, cut } = ends;
     let ended = tokio::select! {
-        ended = both_ways(sandbox, origin, guard, &carried) => ended,
+        ended = both_ways((sandbox, origin), guard, watch, &carried) => ended,
         silent = carried.silence(idle) => silent,
         () = over.cancelled() => Ok(()),
         () = close.cancelled() => Ok(()),
@@ -135,6 +140,9 @@ async fn carry(open: Upgraded, idle: Duration, ends: Ends, mut exchange: Exchang
             Some(Ended::Broken(_)) => {
                 exchange.note(|record| record.reason = Some(Reason::UpstreamProtocol));
             }
+            Some(Ended::Late(_)) => {
+                exchange.note(|record| record.reason = Some(Reason::KeysChanged));
+            }
             None => {}
         }
     }
@@ -146,9 +154,9 @@ async fn carry(open: Upgraded, idle: Duration, ends: Ends, mut exchange: Exchang
 
 /// Relays both directions; bytes from the origin pass its guard.
 async fn both_ways(
-    sandbox: OnUpgrade,
-    origin: OnUpgrade,
+    (sandbox, origin): (OnUpgrade, OnUpgrade),
     guard: Option<StreamGuard>,
+    watch: KeyWatch,
     carried: &Carried,
 ) -> io::Result<()> {
     let (sandbox, origin) = tokio::try_join!(sandbox, origin).map_err(io::Error::other)?;
@@ -159,9 +167,10 @@ async fn both_ways(
     let down = async {
         match guard {
             Some(guard) => {
-                one_way_wrapped(Guarded::new(from_origin, guard), to_sandbox, count).await
+                let guarded = Guarded::new(from_origin, guard).following(watch);
+                one_way_wrapped(guarded, to_sandbox, count).await
             }
-            None => one_way_wrapped(from_origin, to_sandbox, count).await,
+            None => one_way_wrapped(Unguarded::new(from_origin, watch), to_sandbox, count).await,
         }
     };
     tokio::try_join!(up, down).map(|_| ())

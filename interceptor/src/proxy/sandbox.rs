@@ -216,7 +216,13 @@ impl Sandbox {
     ///
     /// # Errors
     /// If the roots that the policy names cannot be used.
-    pub(crate) fn prepare(&self, policy: Policy, keyring: Keyring) -> Result<Rules, ProxyError> {
+    pub(crate) fn prepare(
+        &self,
+        policy: Policy,
+        mut keyring: Keyring,
+    ) -> Result<Rules, ProxyError> {
+        // Before any request can carry a new key, every open answer is searched for it.
+        keyring.join(&self.rules().keyring);
         Ok(Rules::new(&self.runtime, policy, keyring)?)
     }
 

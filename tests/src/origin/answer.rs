@@ -6,6 +6,7 @@
 //! | `/bytes/N` | N bytes of a pattern |
 //! | `/events/N` | N server-sent events, `?interval_ms=` apart |
 //! | `/gated` | `first`, then, once the test opens the gate, `last` |
+//! | `/said` | each piece that the test says, when it says it; `/said/N` announces N bytes, `?encoding=gzip` |
 //! | `/cut/N` | promises 2N bytes, breaks off after N |
 //! | `/status/CODE` | that status |
 //! | `/redirect/CODE?to=URL` | that status, with `location: URL` |
@@ -32,10 +33,12 @@ use std::time::Duration;
 
 use async_compression::tokio::write::{BrotliEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder};
 use aws_lc_rs::digest;
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode, Version};
 use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
 
 use super::Shared;
 use super::body::{Feed, Frames, hex};
@@ -66,10 +69,10 @@ pub(crate) async fn answer(
         let mut refusal = Response::new(Frames::full("no WebSockets here\n"));
         *refusal.status_mut() = StatusCode::UPGRADE_REQUIRED;
         let refuses = shared.refuses_websockets.load(Ordering::SeqCst);
-        return if refuses { refusal } else { websocket::upgrade(request) };
+        return if refuses { refusal } else { websocket::upgrade(request, &shared) };
     }
     match kind {
-        "ws" => return websocket::upgrade(request),
+        "ws" => return websocket::upgrade(request, &shared),
         "early" => {
             let mut response = Response::new(Frames::full("early\n"));
             *response.status_mut() =
@@ -101,6 +104,7 @@ pub(crate) async fn answer(
         "bytes" => Response::new(Frames::pattern(count)),
         "events" => events(count, &query, shared),
         "gated" => gated(shared),
+        "said" => said((count > 0).then_some(count), query.get("encoding").is_some(), &shared),
         "cut" => Response::new(Frames::fed(Some(2 * count), move |feed| async move {
             feed.data(vec![b'x'; usize::try_from(count).unwrap_or(0)]).await;
             // Data that is still buffered when the body fails would be lost.
@@ -363,6 +367,42 @@ fn gated(shared: Arc<Shared>) -> Response<Frames> {
     response
         .headers_mut()
         .insert("content-type", http::HeaderValue::from_static("text/event-stream"));
+    response
+}
+
+/// What the test says, as long as it is not over.
+pub(super) async fn hear(heard: &mut watch::Receiver<Vec<Bytes>>, number: usize) -> Option<Bytes> {
+    let said = heard.wait_for(|said| said.len() > number).await.ok()?;
+    Some(said[number].clone()).filter(|piece| !piece.is_empty())
+}
+
+fn said(length: Option<u64>, gzip: bool, shared: &Shared) -> Response<Frames> {
+    let mut heard = shared.said.subscribe();
+    let mut response = Response::new(Frames::fed(length, move |feed| async move {
+        let mut encoder = GzipEncoder::new(Vec::new());
+        let mut number = 0;
+        while let Some(mut piece) = hear(&mut heard, number).await {
+            number += 1;
+            if gzip {
+                encoder.write_all(&piece).await.expect("memory takes it");
+                encoder.flush().await.expect("memory takes it");
+                piece = std::mem::take(encoder.get_mut()).into();
+            }
+            if !feed.data(piece).await {
+                return;
+            }
+        }
+        if gzip {
+            encoder.shutdown().await.expect("memory takes it");
+            feed.data(encoder.into_inner()).await;
+        }
+    }));
+    let kind = http::HeaderValue::from_static("text/event-stream");
+    response.headers_mut().insert("content-type", kind);
+    if gzip {
+        let gzip = http::HeaderValue::from_static("gzip");
+        response.headers_mut().insert("content-encoding", gzip);
+    }
     response
 }
 

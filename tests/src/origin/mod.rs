@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -42,6 +43,9 @@ pub struct Shared {
     pub records: Records,
     /// Opened by the test; `/gated` waits for it.
     pub gate: tokio::sync::Notify,
+    /// The pieces that the test has said so far; `/said` answers with each of them. An empty one is
+    /// the end.
+    pub said: tokio::sync::watch::Sender<Vec<Bytes>>,
     /// Connections accepted so far, including failed TLS handshakes.
     pub connections: AtomicUsize,
     /// TLS handshakes that failed.

@@ -5,11 +5,14 @@ use std::io;
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
 
+use super::Shared;
 use super::body::Frames;
 
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -29,7 +32,7 @@ pub fn accept(key: &str) -> String {
     STANDARD.encode(hash.as_ref())
 }
 
-pub(super) fn upgrade(request: Request<Incoming>) -> Response<Frames> {
+pub(super) fn upgrade(request: Request<Incoming>, shared: &Shared) -> Response<Frames> {
     let headers = request.headers();
     let head =
         super::record::pairs(headers).into_iter().map(|(name, value)| format!("{name}: {value}\n"));
@@ -41,10 +44,11 @@ pub(super) fn upgrade(request: Request<Incoming>) -> Response<Frames> {
     };
     let accept = http::HeaderValue::from_str(&accept(key)).expect("base64 is visible ASCII");
     let (host, path) = (super::answer::host(&request), request.uri().path().to_owned());
+    let mut heard = shared.said.subscribe();
     tokio::spawn(async move {
         if let Ok(upgraded) = hyper::upgrade::on(request).await {
             let answers = |message: &[u8]| super::api::messages(&host, &path, message);
-            let _ = echo(TokioIo::new(upgraded), head, answers).await;
+            let _ = echo(TokioIo::new(upgraded), head, answers, &mut heard).await;
         }
     });
     let mut response = Response::new(Frames::full(""));
@@ -57,11 +61,13 @@ pub(super) fn upgrade(request: Request<Incoming>) -> Response<Frames> {
 }
 
 /// Echoes messages until the peer closes, but for those that an API answers. Answers the message
-/// `head` with the fields of the handshake.
+/// `head` with the fields of the handshake, and `said` with what the test says, each piece a
+/// message.
 async fn echo(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     head: String,
     answers: impl Fn(&[u8]) -> Option<Vec<String>>,
+    heard: &mut watch::Receiver<Vec<Bytes>>,
 ) -> io::Result<()> {
     loop {
         let (opcode, payload) = read_message(&mut stream).await?;
@@ -74,6 +80,13 @@ async fn echo(
         match opcode {
             TEXT if payload == b"head" => {
                 write_message(&mut stream, TEXT, head.as_bytes(), None).await?
+            }
+            TEXT if payload == b"said" => {
+                let mut number = 0;
+                while let Some(piece) = super::answer::hear(heard, number).await {
+                    write_message(&mut stream, TEXT, &piece, None).await?;
+                    number += 1;
+                }
             }
             PING => write_message(&mut stream, PONG, &payload, None).await?,
             CLOSE => {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::scan::{Scanner, Scrub};
 use super::seam::Seam;
 use super::websocket::Frames;
+use super::{LateKey, Redactor};
 
 /// Why an upgraded connection must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +23,9 @@ pub enum Ended {
     /// The origin violated the WebSocket protocol.
     #[error("a frame of the origin's WebSocket {0}")]
     Broken(&'static str),
+    /// Part of a new key may have passed.
+    #[error(transparent)]
+    Late(#[from] LateKey),
 }
 
 /// The origin-to-sandbox direction of an upgraded connection.
@@ -42,6 +46,22 @@ impl StreamGuard {
     pub(super) fn unknown(scanner: &Arc<Scanner>) -> StreamGuard {
         let (scrub, seam) = (Scrub::new(Arc::clone(scanner)), Seam::new(Arc::clone(scanner)));
         StreamGuard(Guarding::Unknown { scrub, seam })
+    }
+
+    /// Searches for these keys from here on.
+    ///
+    /// # Errors
+    /// Nothing further may be passed on.
+    pub fn renew(&mut self, redactor: &Redactor) -> Result<(), Ended> {
+        let scanner = redactor.scanner();
+        match &mut self.0 {
+            Guarding::WebSocket(frames) => frames.renew(scanner)?,
+            Guarding::Unknown { scrub, seam } => {
+                scrub.renew(scanner)?;
+                seam.renew(scanner)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes bytes from the origin and returns those that may pass now.

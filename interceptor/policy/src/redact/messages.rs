@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
+use super::LateKey;
 use super::scan::{Scanner, Scrub};
 use super::seam::Seam;
 
@@ -59,6 +60,18 @@ impl Search {
             Search::Stream(scrub) => Ok(scrub.push(chunk)),
             Search::Grpc(messages) => messages.push(chunk),
         }
+    }
+
+    /// Searches with another scanner from here on.
+    ///
+    /// # Errors
+    /// Part of a key of it may have passed.
+    pub fn renew(&mut self, scanner: &Arc<Scanner>) -> Result<(), LateKey> {
+        if let Search::Grpc(messages) = self {
+            messages.seam.renew(scanner)?;
+            messages.keeps_length = scanner.keeps_length();
+        }
+        self.scrub_mut().renew(scanner)
     }
 
     /// The end of the body: returns the held bytes.
@@ -275,6 +288,31 @@ mod tests {
                 pushed(&mut search, &message(flag, "x")),
                 Err(MessageError::Compressed)
             ));
+        }
+    }
+
+    #[test]
+    fn a_key_that_becomes_known_is_found_from_then_on() {
+        let new = Arc::new(Scanner::new([(KEY.as_bytes(), PLACEHOLDER.as_bytes())].into_iter()));
+        for cut in 0..KEY.len() {
+            let headers = HeaderMap::from_iter([(
+                CONTENT_TYPE,
+                HeaderValue::from_static("application/grpc"),
+            )]);
+            let other = [(&b"sk-other123456789abcdefgh"[..], PLACEHOLDER.as_bytes())];
+            let scanner = Arc::new(Scanner::new(other.into_iter()));
+            let mut search = Search::of(&headers, &scanner);
+            let sent = message(0, KEY);
+            let mut got = search.push(Bytes::copy_from_slice(&sent[..5 + cut])).unwrap().to_vec();
+            search.renew(&new).unwrap();
+            got.extend(search.push(Bytes::copy_from_slice(&sent[5 + cut..])).unwrap());
+            assert_eq!(got, message(0, PLACEHOLDER), "{cut}");
+            // Whole, and cut by the end of a message.
+            let mut search = Search::of(&headers, &scanner);
+            search.push(message(0, &KEY[..cut]).into()).unwrap();
+            search.renew(&new).unwrap();
+            let ended = search.push(message(0, &KEY[cut..]).into());
+            assert_eq!(ended.is_err(), cut > 0, "{cut}");
         }
     }
 

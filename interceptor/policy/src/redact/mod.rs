@@ -55,10 +55,18 @@ pub enum RedactError {
     /// known.
     #[error("the requested part lies beyond the end")]
     Beyond(Option<u64>),
+    /// Keys have changed since the range was asked for, and reach beyond what surrounds it.
+    #[error(transparent)]
+    Late(#[from] LateKey),
     /// More keys than one search automaton can hold.
     #[error("too many keys for one search")]
     TooManyKeys,
 }
+
+/// A stream cannot be searched for another key any more: part of one may have passed already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("keys have changed, and what has passed of it could have been part of one")]
+pub struct LateKey;
 
 /// The keys that one host could send back, compiled. Cheap to clone.
 #[derive(Clone, Debug)]

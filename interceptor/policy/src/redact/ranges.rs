@@ -109,6 +109,11 @@ impl Widened {
         HeaderValue::try_from(text).ok()
     }
 
+    /// By how many bytes it is wider, on both sides.
+    pub fn margin(&self) -> u64 {
+        self.by
+    }
+
     /// How the origin's 206 answers it.
     pub fn find(&self, headers: &HeaderMap) -> Result<Found, RedactError> {
         let mut ranges = headers.get_all(CONTENT_RANGE).iter();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::LateKey;
 use super::scan::Scanner;
 
 /// The last bytes of a stream's messages so far.
@@ -19,6 +20,19 @@ pub(super) struct Seam {
 impl Seam {
     pub(super) fn new(scanner: Arc<Scanner>) -> Seam {
         Seam { scanner, tail: Zeroizing::default(), ended: 0 }
+    }
+
+    /// Searches with another scanner from here on.
+    ///
+    /// # Errors
+    /// Its spellings may have begun before the bytes that are kept.
+    pub(super) fn renew(&mut self, scanner: &Arc<Scanner>) -> Result<(), LateKey> {
+        let kept = self.scanner.reach().saturating_sub(1);
+        if self.tail.len() >= kept && scanner.longest().saturating_sub(1) > kept {
+            return Err(LateKey);
+        }
+        self.scanner = Arc::clone(scanner);
+        Ok(())
     }
 
     /// Marks the end of a message.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::LateKey;
 use super::guard::Ended;
 use super::scan::{Scanner, Scrub};
 use super::seam::Seam;
@@ -79,6 +80,15 @@ impl Frames {
             message: None,
             out: BytesMut::new(),
         }
+    }
+
+    /// Searches with another scanner from here on.
+    pub(crate) fn renew(&mut self, scanner: &Arc<Scanner>) -> Result<(), LateKey> {
+        self.scrub.renew(scanner)?;
+        self.seam.renew(scanner)?;
+        self.controls.renew(scanner)?;
+        self.scanner = Arc::clone(scanner);
+        Ok(())
     }
 
     /// Takes bytes from the origin and returns those that may pass now.

@@ -10,6 +10,7 @@ use interceptor_policy::KeySource;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::super::changes;
 use super::super::former::{self, Former, Formers};
 use super::super::key::RealKey;
 use super::super::readers;
@@ -304,6 +305,8 @@ impl Living {
                 state.replace(value.clone());
                 state.failure = None;
                 self.version.store(version, Ordering::Release);
+                // Before anybody can take the key, who waits for this lock.
+                changes::count();
                 Ok(value)
             }
             Err(problem) => {
@@ -408,6 +411,7 @@ impl Living {
             value.version = version;
         }
         self.version.store(version, Ordering::Release);
+        changes::count();
         drop(state);
         due::changed();
     }

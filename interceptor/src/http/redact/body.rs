@@ -10,11 +10,12 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use interceptor_policy::redact::ranges::Cut;
 use interceptor_policy::redact::scan::Scanner;
-use interceptor_policy::redact::{Search, digests, redact_fields};
+use interceptor_policy::redact::{LateKey, Search, digests, redact_fields};
 
 use super::blocks::DecodedBody;
 use super::decode::Coding;
 use super::error::{BodyError, BoxError};
+use crate::credential::KeyWatch;
 
 /// A response body on its way to the sandbox: decoded if it was encoded, with every real key
 /// replaced, in trailers too.
@@ -23,13 +24,34 @@ pub struct RedactedBody<B> {
     decoding: Option<Box<DecodedBody>>,
     search: Search,
     scanner: Arc<Scanner>,
+    /// Whether replacements must keep its length.
+    fixed: bool,
+    /// Tells of keys that become known while it streams.
+    watch: Option<KeyWatch>,
     /// The requested range of it.
-    cut: Option<Cut>,
+    cut: Option<PartCut>,
     /// What was read before the head was sent.
     ready: Bytes,
     /// Keys found in the head and the trailers.
     in_fields: u64,
     stage: Stage,
+}
+
+/// How a body is searched.
+pub(super) struct Searching {
+    pub(super) scanner: Arc<Scanner>,
+    /// Whether replacements must keep its length.
+    pub(super) fixed: bool,
+    pub(super) codings: Vec<Coding>,
+    pub(super) cut: Option<PartCut>,
+    /// Keys found in the head.
+    pub(super) in_head: u64,
+}
+
+/// What takes a range out of a body, and how much around it was asked for.
+pub(super) struct PartCut {
+    pub(super) cut: Cut,
+    pub(super) margin: u64,
 }
 
 enum Stage {
@@ -55,15 +77,9 @@ impl<B: Body<Data = Bytes> + Unpin> RedactedBody<B>
 where
     B::Error: Into<BoxError>,
 {
-    /// `in_head` keys were found in `headers`.
-    pub(super) fn new(
-        inner: B,
-        scanner: Arc<Scanner>,
-        headers: &HeaderMap,
-        codings: &[Coding],
-        cut: Option<Cut>,
-        in_head: u64,
-    ) -> RedactedBody<B> {
+    /// The body of a response with these headers.
+    pub(super) fn new(inner: B, headers: &HeaderMap, how: Searching) -> RedactedBody<B> {
+        let Searching { scanner, fixed, codings, cut, in_head } = how;
         let stage = if scanner.is_empty() || inner.is_end_stream() {
             Stage::Untouched
         } else {
@@ -71,14 +87,43 @@ where
         };
         RedactedBody {
             inner,
-            decoding: (!codings.is_empty()).then(|| Box::new(DecodedBody::new(codings))),
+            decoding: (!codings.is_empty()).then(|| Box::new(DecodedBody::new(&codings))),
             search: Search::of(headers, &scanner),
             scanner,
+            fixed,
+            watch: None,
             cut,
             ready: Bytes::new(),
             in_fields: in_head,
             stage,
         }
+    }
+
+    /// Has it searched for the keys that become known while it streams, too.
+    pub(crate) fn follow(&mut self, watch: KeyWatch) {
+        self.watch = Some(watch);
+    }
+
+    /// Takes the keys that have become known. Whatever holds one was read after that.
+    fn renew(&mut self) -> Result<(), BodyError> {
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        let Some(redactor) = watch.changed()? else { return Ok(()) };
+        let scanner = if self.fixed { redactor.fitted() } else { redactor.scanner() };
+        if Arc::ptr_eq(scanner, &self.scanner) {
+            return Ok(());
+        }
+        if self.cut.as_ref().is_some_and(|part| redactor.reach() > part.margin) {
+            return Err(LateKey.into());
+        }
+        self.search.renew(scanner)?;
+        self.scanner = Arc::clone(scanner);
+        Ok(())
+    }
+
+    /// Searches the next piece.
+    fn searched(&mut self, piece: Bytes) -> Result<Bytes, BodyError> {
+        self.renew()?;
+        Ok(self.search.push(piece)?)
     }
 
     /// How many keys were found so far: in the head, the body and the trailers.
@@ -119,7 +164,9 @@ where
     fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
             let data = ready!(self.poll_data(context)).transpose()?;
-            let Some(cut) = &mut self.cut else { return Poll::Ready(data.map(Ok)) };
+            let Some(PartCut { cut, .. }) = &mut self.cut else {
+                return Poll::Ready(data.map(Ok));
+            };
             let wrong = |error| BodyError::Origin(Box::new(error));
             let ended = !matches!(self.stage, Stage::Flowing);
             let mut part = cut.push(data.unwrap_or_default()).map_err(wrong)?;
@@ -141,7 +188,7 @@ where
             if let Some(decoding) = &mut self.decoding
                 && let Some(piece) = decoding.next().map_err(BodyError::Coding)?
             {
-                let data = self.search.push(piece)?;
+                let data = self.searched(piece)?;
                 if !data.is_empty() {
                     return Poll::Ready(Some(Ok(data)));
                 }
@@ -157,7 +204,7 @@ where
                             decoding.feed(data);
                             continue;
                         }
-                        None => self.search.push(data)?,
+                        None => self.searched(data)?,
                     };
                     if data.is_empty() {
                         continue;
@@ -171,13 +218,11 @@ where
                 }
                 None => {}
             }
-            let mut last = match &mut self.decoding {
-                Some(decoding) => {
-                    let rest = decoding.finish().map_err(BodyError::Coding)?;
-                    self.search.push(rest)?
-                }
+            let rest = match &mut self.decoding {
+                Some(decoding) => decoding.finish().map_err(BodyError::Coding)?,
                 None => Bytes::new(),
             };
+            let mut last = self.searched(rest)?;
             if self.decoding.is_some() || self.cut.is_some() {
                 digests::remove(&mut trailers);
             }
@@ -242,7 +287,7 @@ where
                 Stage::Flowing => {
                     self.decoding.is_none()
                         && self.search.owed() == 0
-                        && self.cut.as_ref().is_none_or(|cut| cut.left() == 0)
+                        && self.cut.as_ref().is_none_or(|part| part.cut.left() == 0)
                         && self.inner.is_end_stream()
                 }
                 Stage::Trailers(trailers) => trailers.is_empty(),
@@ -255,7 +300,7 @@ where
         match &self.stage {
             Stage::Untouched => self.inner.size_hint(),
             Stage::Flowing => match &self.cut {
-                Some(cut) => SizeHint::with_exact(ready + cut.left()),
+                Some(part) => SizeHint::with_exact(ready + part.cut.left()),
                 None if self.decoding.is_none() && self.scanner.keeps_length() => {
                     let owed = self.search.owed() as u64 + ready;
                     let inner = self.inner.size_hint();

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use interceptor_policy::redact::MessageError;
+use interceptor_policy::redact::{LateKey, MessageError, RedactError};
 
 /// An error of any type from below a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -19,4 +19,10 @@ pub enum BodyError {
     /// A message in it cannot be searched, so it is not passed on.
     #[error(transparent)]
     Message(#[from] MessageError),
+    /// It cannot be searched for keys that became known meanwhile.
+    #[error(transparent)]
+    Late(#[from] LateKey),
+    /// Keys became known meanwhile, and cannot be searched for at all.
+    #[error(transparent)]
+    Keys(#[from] RedactError),
 }

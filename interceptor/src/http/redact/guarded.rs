@@ -10,9 +10,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use interceptor_policy::redact::{Ended, StreamGuard};
+use interceptor_policy::redact::{Ended, LateKey, StreamGuard};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep};
+
+use crate::credential::KeyWatch;
 
 /// Bytes per read from the origin.
 const PIECE: usize = 16 * 1024;
@@ -27,6 +29,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct Guarded<R> {
     origin: R,
     guard: StreamGuard,
+    /// Tells of keys that become known meanwhile.
+    watch: Option<KeyWatch>,
     ready: Bytes,
     pause: Option<Pin<Box<Sleep>>>,
     ended: bool,
@@ -37,11 +41,35 @@ pub struct Guarded<R> {
 impl<R: AsyncRead + Unpin> Guarded<R> {
     /// Guards what is read from `origin`.
     pub fn new(origin: R, guard: StreamGuard) -> Guarded<R> {
-        Guarded { origin, guard, ready: Bytes::new(), pause: None, ended: false, failed: None }
+        Guarded {
+            origin,
+            guard,
+            watch: None,
+            ready: Bytes::new(),
+            pause: None,
+            ended: false,
+            failed: None,
+        }
+    }
+
+    /// Has it searched for the keys that become known meanwhile, too.
+    #[must_use]
+    pub(crate) fn following(self, watch: KeyWatch) -> Guarded<R> {
+        Guarded { watch: Some(watch), ..self }
     }
 }
 
 impl<R> Guarded<R> {
+    /// Takes the keys that have become known. Whatever holds one was read after that.
+    fn renew(&mut self) -> Result<(), Ended> {
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        match watch.changed() {
+            Ok(None) => Ok(()),
+            Ok(Some(redactor)) => self.guard.renew(&redactor),
+            Err(_) => Err(LateKey.into()),
+        }
+    }
+
     fn take(&mut self, passed: Result<Bytes, Ended>) {
         self.ready = passed.unwrap_or_else(|ended| {
             self.failed = Some(ended);
@@ -70,11 +98,13 @@ impl<R: AsyncRead + Unpin> AsyncRead for Guarded<R> {
                     result?;
                     let read = scratch.filled();
                     let end = read.is_empty();
-                    let passed = if end {
-                        this.guard.finish()
-                    } else {
-                        this.guard.push(Bytes::copy_from_slice(read))
-                    };
+                    let passed = this.renew().and_then(|()| {
+                        if end {
+                            this.guard.finish()
+                        } else {
+                            this.guard.push(Bytes::copy_from_slice(read))
+                        }
+                    });
                     this.ended = end && passed.is_ok();
                     this.take(passed);
                 }
@@ -84,7 +114,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Guarded<R> {
                         this.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
                     ready!(pause.as_mut().poll(context));
                     this.pause = None;
-                    let passed = this.guard.pause();
+                    let passed = this.renew().and_then(|()| this.guard.pause());
                     this.take(passed);
                 }
                 Poll::Pending => return Poll::Pending,
@@ -94,6 +124,37 @@ impl<R: AsyncRead + Unpin> AsyncRead for Guarded<R> {
         buffer.put_slice(&this.ready[..length]);
         this.ready.advance(length);
         Poll::Ready(Ok(()))
+    }
+}
+
+/// The origin's half of an upgraded connection of a sandbox without keys. Nothing searches it, so
+/// the first key ends it: reading fails as with [`Guarded`].
+#[derive(Debug)]
+pub(crate) struct Unguarded<R> {
+    origin: R,
+    watch: KeyWatch,
+}
+
+impl<R> Unguarded<R> {
+    pub(crate) fn new(origin: R, watch: KeyWatch) -> Unguarded<R> {
+        Unguarded { origin, watch }
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Unguarded<R> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.origin).poll_read(context, buffer))?;
+        if matches!(this.watch.changed(), Ok(None)) {
+            return Poll::Ready(Ok(()));
+        }
+        buffer.set_filled(before);
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, Ended::from(LateKey))))
     }
 }
 

@@ -49,13 +49,14 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body;
 use interceptor_policy::redact::ranges::{Found, Widened, is_whole};
-use interceptor_policy::redact::scan::Scanner;
-use interceptor_policy::redact::{RedactError, Redactor, digests, is_grpc};
+use interceptor_policy::redact::{LateKey, RedactError, Redactor, digests, is_grpc};
 
 pub use self::body::RedactedBody;
+use self::body::{PartCut, Searching};
 pub(crate) use self::decode::is_coded;
 pub use self::error::{BodyError, BoxError};
 pub use self::guarded::Guarded;
+pub(crate) use self::guarded::Unguarded;
 
 /// A body announced as no longer than this is short: if its length may change, it is read before
 /// its head is sent.
@@ -104,7 +105,8 @@ impl RedactResponse for Redactor {
     {
         let (mut parts, body) = response.into_parts();
         let partial = parts.status == StatusCode::PARTIAL_CONTENT;
-        let scanner = Arc::clone(for_body(self, &parts.headers, partial));
+        let mut fixed = is_fixed(&parts.headers, partial);
+        let scanner = Arc::clone(if fixed { self.fitted() } else { self.scanner() });
         let (mut codings, mut cut, mut found) = (Vec::new(), None, 0);
         if !scanner.is_empty() {
             if is_unasked(&parts, asked.is_some()) {
@@ -122,8 +124,14 @@ impl RedactResponse for Redactor {
                     return Err(RedactError::CodedRange);
                 }
                 if let Some(asked) = asked.filter(|_| partial) {
+                    if self.reach() > asked.margin() {
+                        return Err(LateKey.into());
+                    }
                     match asked.find(&parts.headers)? {
-                        Found::Part(part) => cut = Some(part.describe(&mut parts.headers)?),
+                        Found::Part(part) => {
+                            let margin = asked.margin();
+                            cut = Some(PartCut { cut: part.describe(&mut parts.headers)?, margin });
+                        }
                         Found::Beyond(length) => return Err(RedactError::Beyond(length)),
                     }
                 }
@@ -134,22 +142,24 @@ impl RedactResponse for Redactor {
                 describe_nothing(&mut parts.headers);
             }
         }
-        let body = RedactedBody::new(body, scanner, &parts.headers, &codings, cut, found);
+        // A short body that keeps its length keeps what announces it.
+        fixed |= parts.headers.contains_key(CONTENT_LENGTH);
+        let how = Searching { scanner, fixed, codings, cut, in_head: found };
+        let body = RedactedBody::new(body, &parts.headers, how);
         Ok(Response::from_parts(parts, body))
     }
 }
 
-/// The scanner for the body of a response with these headers.
-fn for_body<'a>(redactor: &'a Redactor, headers: &HeaderMap, partial: bool) -> &'a Arc<Scanner> {
+/// Whether replacements must keep the length of a body with these headers.
+fn is_fixed(headers: &HeaderMap, partial: bool) -> bool {
     let length =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     // The length of encoded bytes must not decide anything visible.
     let length = length.filter(|_| !is_coded(headers));
-    let fixed = partial
+    partial
         || headers.contains_key(ACCEPT_RANGES)
         || length.is_some_and(|length| length > SHORT as u64)
-        || is_grpc(headers);
-    if fixed { redactor.fitted() } else { redactor.scanner() }
+        || is_grpc(headers)
 }
 
 /// Makes the headers describe the body that will be sent instead of the one received.

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use super::*;
 
 mod parts;
+mod renewed;
 mod traces;
 
 const KEY: &str = "sk-real+key/0123456789abcdef";

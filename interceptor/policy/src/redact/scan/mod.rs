@@ -46,6 +46,7 @@ use self::find::Match;
 use self::grams::Grams;
 use self::pattern::{Encoding, Pattern, forms};
 use self::run::{Classes, usual};
+use super::LateKey;
 
 /// How many layers of escapes are undone.
 pub const LEVELS: usize = 3;
@@ -150,6 +151,11 @@ impl Scanner {
         self.most
     }
 
+    /// The longest spelling that is found.
+    pub(super) fn longest(&self) -> usize {
+        self.longest
+    }
+
     /// Whether a match begins before `at` and ends after it.
     pub fn straddles(&self, text: &[u8], at: usize) -> bool {
         self.matches(text, 0).iter().any(|hit| hit.start < at && hit.end > at)
@@ -236,7 +242,9 @@ pub struct Scrub {
     matches: u64,
 }
 
-struct Held(Zeroizing<Vec<u8>>);
+/// Bytes, and the one before them, unless that is of another message.
+#[derive(Default)]
+struct Held(Zeroizing<Vec<u8>>, Option<u8>);
 
 impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -247,7 +255,21 @@ impl fmt::Debug for Held {
 impl Scrub {
     /// The state at the beginning of a stream.
     pub fn new(scanner: Arc<Scanner>) -> Scrub {
-        Scrub { scanner, held: Held(Zeroizing::default()), passed: 0, matches: 0 }
+        Scrub { scanner, held: Held::default(), passed: 0, matches: 0 }
+    }
+
+    /// Searches with another scanner from here on, what is held too.
+    ///
+    /// # Errors
+    /// The other would have held bytes that have passed.
+    pub fn renew(&mut self, scanner: &Arc<Scanner>) -> Result<(), LateKey> {
+        let (new, old) = (&scanner.classes, &self.scanner.classes);
+        let holds_more = new.are_wider_than(old) || scanner.most > self.scanner.most;
+        if holds_more && !new.wait_behind(self.passed, &self.held.0, self.held.1) {
+            return Err(LateKey);
+        }
+        self.scanner = Arc::clone(scanner);
+        Ok(())
     }
 
     /// The number of matches replaced so far.
@@ -286,7 +308,9 @@ impl Scrub {
     pub fn boundary(&mut self) -> Bytes {
         let text = std::mem::take(&mut *self.held.0);
         let end = text.len();
-        self.advance(Bytes::from(text), end)
+        let passed = self.advance(Bytes::from(text), end);
+        self.held.1 = None;
+        passed
     }
 
     /// The end of the stream: returns the held bytes.
@@ -319,7 +343,8 @@ impl Scrub {
     /// Holds `text` from `hold` on, with a little context before it.
     fn keep(&mut self, text: &[u8], hold: usize) {
         let from = if hold == text.len() { hold } else { hold.saturating_sub(CONTEXT) };
-        self.held = Held(Zeroizing::new(text[from..].to_vec()));
+        let before = text[..from].last().copied().or(self.held.1);
+        self.held = Held(Zeroizing::new(text[from..].to_vec()), before);
         self.passed = hold - from;
     }
 }

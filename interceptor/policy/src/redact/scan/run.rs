@@ -67,6 +67,20 @@ impl Classes {
         (self.least_visible..=0x7f).contains(&byte)
     }
 
+    /// Whether more bytes can stand in a spelling than with the other classes.
+    pub(super) fn are_wider_than(&self, other: &Classes) -> bool {
+        self.least_visible < other.least_visible
+    }
+
+    /// Whether the first `passed` bytes of `text`, and `before`, the byte before it, are outside
+    /// any suffix that must wait for more, however long that may be. Of the suffixes, only runs
+    /// depend on the classes; the others began before `text` only if some of it has passed.
+    pub(super) fn wait_behind(&self, passed: usize, text: &[u8], before: Option<u8>) -> bool {
+        let run = self.run_before(text, text.len(), 0);
+        let goes_on = run == 0 && before.is_some_and(|byte| self.is(byte, CORE));
+        !goes_on && run.min(self.separated_tail(text, 0)).min(self.wide_tail(text, 0)) >= passed
+    }
+
     /// The start of the suffix of `text` that must wait for more; at most `most` bytes.
     pub(super) fn tail(&self, text: &[u8], most: usize) -> usize {
         let least = text.len().saturating_sub(most);

@@ -9,6 +9,7 @@ use self::spelt::{each, hex, spellings, utf16, wrapped};
 use super::*;
 
 mod properties;
+mod renewed;
 mod spelt;
 
 const KEY: &str = "sk-Rx8~c1f0/b6d2e+A9zQ77mLx0wT5uV3yB1nC4q8Hs2==";

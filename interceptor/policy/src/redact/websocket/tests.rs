@@ -53,6 +53,22 @@ fn whole_messages_pass_at_once_whatever_their_end() {
 }
 
 #[test]
+fn a_key_that_becomes_known_is_found_even_across_the_end_of_a_message_or_a_frame() {
+    let new = Arc::new(Scanner::new([(KEY.as_bytes(), PLACEHOLDER.as_bytes())].into_iter()));
+    for first in [FIN | TEXT, TEXT, FIN | PING] {
+        for cut in 1..KEY.len() {
+            let other = [(&b"sk-other123456789abcdefgh"[..], PLACEHOLDER.as_bytes())];
+            let mut frames = Frames::new(&Arc::new(Scanner::new(other.into_iter())));
+            pushed(&mut frames, &frame(first, &KEY[..cut])).unwrap();
+            frames.renew(&new).unwrap();
+            let next = if first == TEXT { FIN | CONTINUATION } else { first };
+            let rest = frame(next, &format!("{} and more", &KEY[cut..]));
+            assert_eq!(pushed(&mut frames, &rest), Err(Ended::Key), "{first:#x} {cut}");
+        }
+    }
+}
+
+#[test]
 fn a_header_and_bytes_that_cannot_be_a_key_pass_before_the_frame_is_complete() {
     let mut frames = frames();
     let sent = frame(FIN | TEXT, "one two ");
