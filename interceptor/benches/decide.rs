@@ -53,6 +53,7 @@ fn decide(bencher: Bencher<'_, '_>, rules: usize, host: &str, path: &str, allowe
         method: "GET",
         path,
         overrides: &[],
+        aws: None,
         presented: &[],
     };
     assert_eq!(

@@ -56,6 +56,7 @@ pub(crate) mod privilege;
 pub mod proxy;
 pub(crate) mod sandbox;
 pub mod seam;
+pub(crate) mod sigv4;
 pub(crate) mod takeover;
 pub(crate) mod tls;
 pub(crate) mod tunnel;

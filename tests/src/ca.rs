@@ -98,7 +98,12 @@ impl Ca {
 
     /// A certificate and its key for `name`, both as PEM, for servers that are not the lab's own.
     pub fn certificate_pem(&self, name: &str) -> (String, String) {
-        let certificate = leaf_params(&[name], name).signed_by(&self.leaf_key, &self.root);
+        self.certificate_pem_for(&[name])
+    }
+
+    /// The same for several names.
+    pub fn certificate_pem_for(&self, names: &[&str]) -> (String, String) {
+        let certificate = leaf_params(names, names[0]).signed_by(&self.leaf_key, &self.root);
         (certificate.expect("a certificate").pem(), self.leaf_key.serialize_pem())
     }
 

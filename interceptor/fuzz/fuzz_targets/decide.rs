@@ -42,6 +42,7 @@ fuzz_target!(|text: &str| {
         method,
         path,
         overrides: &[],
+        aws: None,
         presented: &[],
     });
     let Ok(canonical) = CanonicalPath::parse(path) else {

@@ -149,6 +149,7 @@ fn decide(path: &str) {
         method: "GET",
         path,
         overrides: &[],
+        aws: None,
         presented: &[],
     };
     measured(&mut || drop(black_box(policy.decide(black_box(&request)))));

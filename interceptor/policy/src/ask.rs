@@ -103,9 +103,9 @@ impl Policy {
             return false;
         };
         let Ok(path) = CanonicalPath::parse(request.path) else { return false };
-        match endpoints.judge(request.method, &path) {
+        match endpoints.judge(request.method, &path, request.aws) {
             Outcome::Permitted(rule) => rule.ask,
-            Outcome::Method(_) | Outcome::Path(_) => by_policy,
+            Outcome::Method(_) | Outcome::Scope(_) | Outcome::Path(_) => by_policy,
         }
     }
 }

@@ -117,11 +117,11 @@ impl Policy {
         Some(format!("{ORIGIN}{MOUNT}{name}{at}{slash}{rest}"))
     }
 
-    /// Whether an address, or one embedded in it, is the base URL address, which must never be
-    /// dialled.
+    /// Whether an address, or one embedded in it, is the base URL address or one of metadata, which
+    /// must never be dialled.
     pub(super) fn takes(&self, address: IpAddr) -> bool {
-        !self.credentials.is_empty()
-            && Views::of(address).iter().any(|view| view == IpAddr::V4(BASE_URL_ADDRESS))
+        let is_own = Views::of(address).iter().any(|view| view == IpAddr::V4(BASE_URL_ADDRESS));
+        !self.credentials.is_empty() && (is_own || self.is_metadata(address))
     }
 
     /// The host that a bare service name stands for.

@@ -91,7 +91,11 @@ struct ServiceEntry {
     name: String,
     title: String,
     hosts: Vec<String>,
+    #[serde(default)]
     forms: Vec<InjectDocument>,
+    /// Whether requests are signed, rather than carrying the key in a form.
+    #[serde(default)]
+    signed: bool,
     env: Vec<String>,
     #[serde(default)]
     base_url_env: BTreeMap<String, String>,
@@ -234,10 +238,16 @@ impl ServiceEntry {
                 message,
             })?);
         }
+        if self.signed {
+            forms.push(Form::SigV4);
+        }
         let bits = match self.placeholder.alphabet {
+            // The secret that belongs to it has more.
+            _ if self.signed => 128,
             // log2(62) is 5.954.
             Alphabet::Alphanumeric => 5954 * self.placeholder.random / 1000,
             Alphabet::LowerHex => 4 * self.placeholder.random,
+            Alphabet::Base32 => 5 * self.placeholder.random,
         };
         let problem = if hosts.is_empty() || forms.is_empty() || self.env.is_empty() {
             Some("hosts, forms and env must not be empty")

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use super::Policy;
 use super::ask::Ask;
 use super::catalogue::{Catalogue, Profile, Service};
-use super::credential::{ClientCert, Credential, CredentialHost, Form, PlaceholderShape};
+use super::credential::{
+    ClientCert, Credential, CredentialHost, Form, KeySource, PlaceholderShape,
+};
 use super::decision::{CredentialId, Rule};
 use super::document::{CredentialDocument, Document, Located, NetworkDocument, UpstreamDocument};
 use super::endpoint::{EndpointRule, Endpoints};
@@ -151,9 +153,15 @@ impl Compiler<'_> {
             }
             let key_pointer =
                 if simple { written.pointer.clone() } else { format!("{}/key", written.pointer) };
-            let Some(credential) = credential(name, written, service, key_pointer) else {
+            let Some(mut credential) = credential(name, written, service, key_pointer) else {
                 continue;
             };
+            if credential.key.is_aws()
+                && let Some(aws) = self.catalogue.service("aws")
+            {
+                credential.keeps = aws.keeps.clone();
+            }
+            self.check_aws(&credential, service, written);
             for variable in &credential.env {
                 if let Some(other) = variables.insert(variable.clone(), name.clone())
                     && other != *name
@@ -189,6 +197,43 @@ impl Compiler<'_> {
             "the field `hosts` is required (`interceptor services` lists the services)"
         };
         self.error(pointer, format!("this name is not a service of the catalogue{hint}; {remedy}"));
+    }
+
+    /// A service that takes signatures needs keys that sign, and no other service does.
+    fn check_aws(
+        &mut self,
+        credential: &Credential,
+        service: Option<&Service>,
+        written: &CredentialDocument,
+    ) {
+        let signs = service.is_some_and(|service| service.forms.contains(&Form::SigV4));
+        let is_aws = credential.key.is_aws();
+        if is_aws && service.is_some() && !signs {
+            self.error(
+                &credential.key_pointer,
+                "this service takes no signatures of AWS; write the key itself, or give the \
+                 credential a name of its own, with `hosts`"
+                    .to_owned(),
+            );
+        }
+        if signs && !is_aws && written.inject.is_none() {
+            self.error(
+                &credential.key_pointer,
+                "requests to this service are signed, so it needs a pair of keys: {\"aws\": \
+                 {\"access_key_id\": …, \"secret_access_key\": …}} or \
+                 {\"aws\": {\"exec\": [PROGRAM, …]}}"
+                    .to_owned(),
+            );
+        }
+        for endpoint in written.endpoints.iter().flatten().filter(|_| !is_aws) {
+            if endpoint.aws.is_some() {
+                self.error(
+                    &format!("{}/aws", endpoint.pointer),
+                    "`aws` of a rule is about signatures, and this credential signs nothing"
+                        .to_owned(),
+                );
+            }
+        }
     }
 
     fn no_passthrough(&mut self, pointer: &str, credential: &Credential) {
@@ -250,7 +295,9 @@ fn credential(
             suffix: String::new(),
         }]
     };
+    let is_aws = written.key.as_ref().is_some_and(KeySource::is_aws);
     let forms = match (&written.inject, service) {
+        _ if is_aws => vec![Form::SigV4],
         (Some(inject), _) => vec![inject.value.form().ok()?],
         (None, Some(service)) => service.forms.clone(),
         (None, None) => bearer(),
@@ -281,8 +328,11 @@ fn credential(
         forms,
         env,
         base_url_env: service.map(|service| service.base_url_env.clone()).unwrap_or_default(),
-        placeholder: service
-            .map_or_else(PlaceholderShape::default, |service| service.placeholder.clone()),
+        placeholder: match service {
+            _ if is_aws => PlaceholderShape::aws_access_key_id(),
+            Some(service) => service.placeholder.clone(),
+            None => PlaceholderShape::default(),
+        },
         key,
         key_pointer,
         client_cert,
@@ -298,10 +348,12 @@ fn compile_endpoints(written: &CredentialDocument) -> Endpoints {
         let methods: Arc<[String]> = endpoint.methods.clone().into();
         let listed = if methods.is_empty() { "*".to_owned() } else { methods.join(",") };
         let pointer: Arc<str> = endpoint.pointer.as_str().into();
+        let aws = endpoint.aws.clone().map(Arc::new);
         for path in &endpoint.paths {
             rules.push(EndpointRule {
                 methods: Arc::clone(&methods),
                 pattern: path.value.clone(),
+                aws: aws.clone(),
                 ask: endpoint.ask,
                 rule: Arc::new(Rule {
                     text: format!("{listed} {}", path.text),

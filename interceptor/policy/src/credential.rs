@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::aws::AwsKeys;
 use super::fetched::FetchedSource;
 use super::host::HostName;
 use super::network_rule::Target;
@@ -122,6 +123,8 @@ pub enum Form {
         /// Its name.
         name: String,
     },
+    /// The request is signed with it (AWS Signature Version 4).
+    SigV4,
 }
 
 impl Form {
@@ -132,7 +135,7 @@ impl Form {
     pub fn query(&self) -> Option<&str> {
         match self {
             Form::Query { name } => Some(name),
-            Form::Header { .. } | Form::Basic { .. } => None,
+            Form::Header { .. } | Form::Basic { .. } | Form::SigV4 => None,
         }
     }
 }
@@ -145,6 +148,8 @@ pub enum Alphabet {
     Alphanumeric,
     /// `0-9` and `a-f`.
     LowerHex,
+    /// `A-Z` and `2-7` (RFC 4648 section 6).
+    Base32,
 }
 
 impl Alphabet {
@@ -155,6 +160,7 @@ impl Alphabet {
                 b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
             }
             Alphabet::LowerHex => b"0123456789abcdef",
+            Alphabet::Base32 => b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567",
         }
     }
 }
@@ -173,6 +179,28 @@ pub struct PlaceholderShape {
     /// The suffix.
     #[serde(default)]
     pub suffix: String,
+}
+
+impl PlaceholderShape {
+    /// The shape of the id of a long-lived AWS access key, which clients and scanners know.
+    pub fn aws_access_key_id() -> PlaceholderShape {
+        PlaceholderShape {
+            prefix: "AKIA".to_owned(),
+            random: 16,
+            alphabet: Alphabet::Base32,
+            suffix: String::new(),
+        }
+    }
+
+    /// The shape of an AWS secret access key: 40 characters.
+    pub fn aws_secret_access_key() -> PlaceholderShape {
+        PlaceholderShape {
+            prefix: "proxy-managed-".to_owned(),
+            random: 26,
+            alphabet: Alphabet::Alphanumeric,
+            suffix: String::new(),
+        }
+    }
 }
 
 impl Default for PlaceholderShape {
@@ -199,16 +227,31 @@ pub enum KeySource {
     Exec(ExecSource),
     /// What a service gives for other secrets.
     Fetched(FetchedSource),
+    /// The keys of an AWS account, each with a source.
+    Aws(Box<AwsKeys>),
 }
 
 impl KeySource {
     /// Itself and the sources within it.
     pub fn all(&self) -> Vec<&KeySource> {
         let mut all = vec![self];
-        if let KeySource::Fetched(source) = self {
-            all.extend(source.inputs().into_values().flat_map(KeySource::all));
+        match self {
+            KeySource::Fetched(source) => {
+                all.extend(source.inputs().into_values().flat_map(KeySource::all));
+            }
+            KeySource::Aws(keys) => all.extend(keys.parts().flat_map(|(_, part)| part.all())),
+            _ => {}
         }
         all
+    }
+
+    /// Whether requests are signed with its keys for AWS.
+    pub fn is_aws(&self) -> bool {
+        match self {
+            KeySource::Aws(_) => true,
+            KeySource::Exec(source) => source.prints == Prints::AwsKeys,
+            _ => false,
+        }
     }
 }
 
@@ -221,6 +264,17 @@ pub struct ExecSource {
     pub timeout: Duration,
     /// How long its key lasts, if it does not say so itself.
     pub ttl: Duration,
+    /// What it prints.
+    pub prints: Prints,
+}
+
+/// What a program prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Prints {
+    /// One key.
+    Key,
+    /// The keys of an AWS account, as `credential_process` does.
+    AwsKeys,
 }
 
 impl ExecSource {
@@ -258,6 +312,7 @@ impl fmt::Debug for KeySource {
             KeySource::File(path) => f.debug_tuple("File").field(path).finish(),
             KeySource::Exec(source) => f.debug_tuple("Exec").field(source).finish(),
             KeySource::Fetched(source) => source.fmt(f),
+            KeySource::Aws(keys) => f.debug_tuple("Aws").field(keys).finish(),
         }
     }
 }

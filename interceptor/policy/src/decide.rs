@@ -242,7 +242,7 @@ impl Policy {
         let Some(path) = path else { return Err(Box::new(refuse(message::asterisk(name)))) };
         let rule = match &self.endpoints[id.0] {
             None => None,
-            Some(endpoints) => match endpoints.judge(request.method, &path) {
+            Some(endpoints) => match endpoints.judge(request.method, &path, request.aws) {
                 Outcome::Permitted(rule) if rule.ask => {
                     let text = message::asked(name, request.method, &path, &rule.rule);
                     return Err(Box::new(Deny {
@@ -252,8 +252,8 @@ impl Policy {
                 }
                 Outcome::Permitted(rule) => Some(&rule.rule),
                 outcome => {
-                    let nearest = super::nearest::endpoint(request.method, &path, &outcome);
-                    let text = message::endpoint(name, request.method, &path, nearest.as_ref());
+                    let nearest = super::nearest::endpoint(request, &path, &outcome);
+                    let text = message::endpoint(name, request, &path, nearest.as_ref());
                     return Err(Box::new(Deny { nearest, ..refuse(text) }));
                 }
             },
@@ -262,7 +262,8 @@ impl Policy {
             let method = asked.trim_matches([' ', '\t']).to_ascii_uppercase();
             let permitted = judge_method(&method).is_ok()
                 && self.endpoints[id.0].as_ref().is_none_or(|rules| {
-                    matches!(rules.judge(&method, &path), Outcome::Permitted(rule) if !rule.ask)
+                    let outcome = rules.judge(&method, &path, request.aws);
+                    matches!(outcome, Outcome::Permitted(rule) if !rule.ask)
                 });
             if !permitted {
                 // Name the rule that permits the method as sent, so that the record differs from

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 
+use super::aws::AwsScopes;
 use super::credential::{CredentialHost, KeySource};
 use super::inject::InjectDocument;
 use super::limits::Limits;
@@ -152,6 +153,9 @@ pub struct EndpointDocument {
     /// Prefixes or globs of the path; at least one.
     #[schemars(with = "Vec<String>", length(min = 1))]
     pub paths: Vec<Located<PathPattern>>,
+    /// The scopes of AWS signatures that the rule is for.
+    #[schemars(with = "Option<AwsScopesDocument>")]
+    pub aws: Option<AwsScopes>,
     /// The rule permits only what a person approves.
     #[schemars(with = "bool", default)]
     pub ask: bool,
@@ -244,6 +248,19 @@ impl Document {
             pointer = pointer.rsplit_once('/')?.0;
         }
     }
+}
+
+/// `aws` of an endpoint rule: the scopes of signatures that it is for.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct AwsScopesDocument {
+    /// The services, as signatures name them; any where it is left out.
+    #[schemars(length(min = 1))]
+    services: Option<Vec<String>>,
+    /// The regions; any where it is left out.
+    #[schemars(length(min = 1))]
+    regions: Option<Vec<String>>,
 }
 
 /// One profile or several.

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::aws::{AwsScope, AwsScopes};
 use super::decision::Rule;
 use super::path::CanonicalPath;
 use super::pattern::{self, PathPattern, Segment, SegmentGlob, Tail};
@@ -17,6 +18,8 @@ pub(super) struct EndpointRule {
     /// Upper-case; empty for any.
     pub(super) methods: Arc<[String]>,
     pub(super) pattern: PathPattern,
+    /// The scopes of AWS signatures that it is for.
+    pub(super) aws: Option<Arc<AwsScopes>>,
     pub(super) rule: Arc<Rule>,
     /// It permits only what a person approves.
     pub(super) ask: bool,
@@ -153,6 +156,8 @@ pub(super) enum Outcome<'a> {
     Permitted(&'a EndpointRule),
     /// This rule matches the path but not the method.
     Method(&'a EndpointRule),
+    /// This rule matches the method and the path, but not the scope of the signature.
+    Scope(&'a EndpointRule),
     /// No rule matches the path; this one shares the most leading segments.
     Path(Option<&'a EndpointRule>),
 }
@@ -161,20 +166,76 @@ pub(super) enum Outcome<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Endpoints {
     rules: Vec<EndpointRule>,
+    /// A tree for each condition beside method and path; usually one, without any.
+    trees: Vec<(Option<Arc<AwsScopes>>, Tree)>,
+}
+
+/// Rules under the same condition, by the segments of their paths.
+#[derive(Clone, Debug)]
+struct Tree {
     nodes: Vec<Branch>,
 }
 
 impl Endpoints {
     pub(super) fn new(rules: Vec<EndpointRule>) -> Endpoints {
-        let mut endpoints = Endpoints { rules: Vec::new(), nodes: vec![Branch::default()] };
+        let mut trees: Vec<(Option<Arc<AwsScopes>>, Tree)> = Vec::new();
+        let mut places: HashMap<Option<Arc<AwsScopes>>, usize> = HashMap::new();
         for (index, rule) in rules.iter().enumerate() {
+            let place = *places.entry(rule.aws.clone()).or_insert(trees.len());
+            if place == trees.len() {
+                trees.push((rule.aws.clone(), Tree { nodes: vec![Branch::default()] }));
+            }
             // A document of 1 MiB cannot hold more rules than this can count.
-            endpoints.insert(EndpointIndex::try_from(index).unwrap_or(EndpointIndex::MAX), rule);
+            let index = EndpointIndex::try_from(index).unwrap_or(EndpointIndex::MAX);
+            trees[place].1.insert(index, rule);
         }
-        endpoints.rules = rules;
-        endpoints
+        Endpoints { rules, trees }
     }
 
+    /// Judges a method, as sent, a path, and the scope of a signature.
+    pub(super) fn judge(
+        &self,
+        method: &str,
+        path: &CanonicalPath,
+        scope: Option<AwsScope<'_>>,
+    ) -> Outcome<'_> {
+        let mut found = WalkResult::default();
+        let mut outside = WalkResult::default();
+        for (scopes, tree) in &self.trees {
+            let is_admitted = scopes.as_ref().is_none_or(|scopes| scopes.admit(scope));
+            let found = if is_admitted { &mut found } else { &mut outside };
+            tree.walk(0, Some(&path.as_str()[1..]), 0, method, found);
+        }
+        let rule = |index: EndpointIndex| &self.rules[index as usize];
+        if let (None, Some(index)) = (found.rule, outside.rule) {
+            return Outcome::Scope(rule(index));
+        }
+        if found.deepest.is_none() {
+            found = WalkResult { rule: None, ..outside };
+        }
+        match found {
+            WalkResult { rule: Some(index), .. } => Outcome::Permitted(rule(index)),
+            WalkResult { path: Some(index), .. } => Outcome::Method(rule(index)),
+            WalkResult { deepest, .. } => Outcome::Path(deepest.map(|(_, index)| rule(index))),
+        }
+    }
+
+    /// The rules, in the order of the document.
+    pub(super) fn rules(&self) -> &[EndpointRule] {
+        &self.rules
+    }
+
+    /// An earlier rule that already decides everything that rule `index` would. Only rules under
+    /// the same condition are compared, and of those patterns along the same segments, or through
+    /// `*`, so it may miss one but never names a wrong one.
+    pub(super) fn shadow(&self, index: usize) -> Option<&EndpointRule> {
+        let rule = self.rules.get(index)?;
+        let (_, tree) = self.trees.iter().find(|(scopes, _)| *scopes == rule.aws)?;
+        self.rules.get(tree.shadow(rule, index)? as usize)
+    }
+}
+
+impl Tree {
     fn insert(&mut self, index: EndpointIndex, rule: &EndpointRule) {
         let mut at = 0;
         self.nodes[at].first.get_or_insert(index);
@@ -201,28 +262,7 @@ impl Endpoints {
         methods.add(&rule.methods, index);
     }
 
-    /// Judges a method, as sent, and a path.
-    pub(super) fn judge(&self, method: &str, path: &CanonicalPath) -> Outcome<'_> {
-        let mut found = WalkResult::default();
-        self.walk(0, Some(&path.as_str()[1..]), 0, method, &mut found);
-        let rule = |index: EndpointIndex| &self.rules[index as usize];
-        match found {
-            WalkResult { rule: Some(index), .. } => Outcome::Permitted(rule(index)),
-            WalkResult { path: Some(index), .. } => Outcome::Method(rule(index)),
-            WalkResult { deepest, .. } => Outcome::Path(deepest.map(|(_, index)| rule(index))),
-        }
-    }
-
-    /// The rules, in the order of the document.
-    pub(super) fn rules(&self) -> &[EndpointRule] {
-        &self.rules
-    }
-
-    /// An earlier rule that already decides everything that rule `index` would. Only patterns along
-    /// the same segments, or through `*`, are compared, so it may miss one but never names a wrong
-    /// one.
-    pub(super) fn shadow(&self, index: usize) -> Option<&EndpointRule> {
-        let rule = self.rules.get(index)?;
+    fn shadow(&self, rule: &EndpointRule, index: usize) -> Option<EndpointIndex> {
         let mut shadows: Vec<Option<EndpointIndex>> =
             if rule.methods.is_empty() { vec![None] } else { vec![None; rule.methods.len()] };
         let mut take = |methods: &Methods| {
@@ -233,9 +273,7 @@ impl Endpoints {
             }
         };
         self.covering(0, &rule.pattern, 0, &mut take);
-        let last =
-            shadows.into_iter().collect::<Option<Vec<EndpointIndex>>>()?.into_iter().max()?;
-        self.rules.get(last as usize)
+        shadows.into_iter().collect::<Option<Vec<EndpointIndex>>>()?.into_iter().max()
     }
 
     /// Visits the ends of patterns that match whatever `pattern` matches.

@@ -34,6 +34,7 @@
 //!     method,
 //!     path: "/v1/models",
 //!     overrides: &[],
+//!     aws: None,
 //!     presented: &[],
 //! };
 //! assert!(matches!(policy.decide(&request("GET")), Decision::Allow(_)));
@@ -56,6 +57,7 @@
 mod address;
 mod agents;
 mod ask;
+mod aws;
 mod base_url;
 mod catalogue;
 mod compile;
@@ -110,11 +112,12 @@ use ipnet::IpNet;
 pub use agents::{
     Agent, AgentCredential, AgentEndpoint, AgentHost, AgentRefusal, AgentVariable, agents,
 };
+pub use aws::{AWS_CONTAINER_ADDRESS, AwsKeys, AwsScope, AwsScopes};
 pub use base_url::{BASE_URL_ADDRESS, BaseUrl};
 pub use catalogue::{Catalogue, CatalogueError, Profile, Service};
 pub use credential::{
     Alphabet, ClientCert, Credential, CredentialHost, ExecSource, Form, KeySource, LiteralKey,
-    PlaceholderShape,
+    PlaceholderShape, Prints,
 };
 pub use decision::{
     Allow, CredentialId, Decision, Deny, Filter, JudgedPath, NearMiss, Reason, Rule,

@@ -162,14 +162,26 @@ pub(super) fn misuse(credential: &Credential, request: &Request<'_>) -> String {
 
 pub(super) fn endpoint(
     credential: &str,
-    method: &str,
+    request: &Request<'_>,
     path: &CanonicalPath,
     nearest: Option<&NearMiss>,
 ) -> String {
+    let method = request.method;
     let head = format!(
         "{method} {path} was refused by the endpoint rules of the credential `{credential}`: "
     );
     match nearest {
+        Some(near) if near.failed == "aws" => {
+            let signed = match request.aws {
+                Some(scope) => format!("is signed for {} in {}", scope.service, scope.region),
+                None => "is not signed for any service and region".to_owned(),
+            };
+            format!(
+                "{head}the rule `{}` matches the path, but the request {signed}, which the rule \
+                 does not name; to permit it, {}",
+                near.rule.text, near.edit
+            )
+        }
         Some(near) if near.failed == "method" => format!(
             "{head}the rule `{}` matches the path but not the method; to permit it, {}",
             near.rule.text, near.edit

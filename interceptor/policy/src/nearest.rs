@@ -4,14 +4,16 @@
 
 use std::sync::Arc;
 
+use super::aws::AwsScope;
 use super::decision::NearMiss;
-use super::endpoint::Outcome;
+use super::endpoint::{EndpointRule, Outcome};
 use super::host::Host;
 use super::message;
 use super::network::Network;
 use super::network_rule::{NetworkRule, Target};
 use super::path::CanonicalPath;
 use super::problem::nearest_word;
+use super::request::Request;
 
 /// Beyond this many rules, misspellings are not searched for.
 const MAX_SPELLING: usize = 64;
@@ -68,12 +70,18 @@ fn misspelt<'a>(
 
 /// The endpoint rule nearest to a method and path that no rule permits.
 pub(super) fn endpoint(
-    method: &str,
+    request: &Request<'_>,
     path: &CanonicalPath,
     outcome: &Outcome<'_>,
 ) -> Option<NearMiss> {
+    let method = request.method;
     match outcome {
         Outcome::Permitted(_) | Outcome::Path(None) => None,
+        Outcome::Scope(rule) => Some(NearMiss {
+            rule: Arc::clone(&rule.rule),
+            failed: "aws",
+            edit: scope_edit(rule, request.aws),
+        }),
         Outcome::Method(rule) => Some(NearMiss {
             rule: Arc::clone(&rule.rule),
             failed: "method",
@@ -101,6 +109,15 @@ pub(super) fn endpoint(
             };
             Some(NearMiss { rule: Arc::clone(&rule.rule), failed: "path", edit })
         }
+    }
+}
+
+/// What makes a rule name the scope of a signature.
+fn scope_edit(rule: &EndpointRule, scope: Option<AwsScope<'_>>) -> String {
+    let missing = scope.and_then(|scope| rule.aws.as_ref()?.missing(scope));
+    match missing {
+        Some((list, name)) => format!("add \"{name}\" to {}/aws/{list}", rule.pointer),
+        None => "sign the request for a service and a region that the rule names".to_owned(),
     }
 }
 

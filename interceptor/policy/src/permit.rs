@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
+use super::aws::AwsScope;
 use super::catalogue::Catalogue;
 use super::decision::{Decision, Deny, Reason};
 use super::learn::template;
@@ -283,7 +284,13 @@ fn endpoint(
         Aim::Answer { wider: true } => template::of(&path),
         _ => literal_pattern(&path),
     };
-    let rule = || json!({ "methods": [subject.method], "paths": [path] });
+    let rule = || match subject.aws() {
+        None => json!({ "methods": [subject.method], "paths": [path] }),
+        Some(AwsScope { service, region }) => json!({
+            "methods": [subject.method], "paths": [path],
+            "aws": { "services": [service], "regions": [region] }
+        }),
+    };
     let endpoints = format!("{}/endpoints", credential(policy, deny)?);
     if let Some(asks) = &deny.rule {
         // The rule that asks stays, and one that permits stands before it.
@@ -295,6 +302,9 @@ fn endpoint(
     // From the path of the rule to the rule.
     let nearest = near.rule.pointer.rsplit_once("/paths/")?.0;
     if document.pointer(&format!("{nearest}/ask")) == Some(&Value::Bool(true)) {
+        return Step::append(endpoints, rule());
+    }
+    if near.failed == "aws" || document.pointer(&format!("{nearest}/aws")).is_some() {
         return Step::append(endpoints, rule());
     }
     if near.failed == "method" {

@@ -14,6 +14,7 @@ use super::network_rule::{NetworkRule, Target};
 use super::problem::{MAX_PROBLEMS, Problem, bound, did_you_mean, looks_like_key};
 
 mod ask;
+mod aws;
 mod client_cert;
 mod credential;
 mod endpoint;
@@ -41,7 +42,8 @@ pub(super) const CLIENT_CERT: [&str; 2] = ["certificate", "key"];
 pub(super) const EXEC: [&str; 3] = ["exec", "timeout_seconds", "ttl_seconds"];
 /// The kinds of sources that are asked over HTTP.
 pub(super) const FETCHED: [&str; 1] = ["oauth2"];
-pub(super) const ENDPOINT: [&str; 3] = ["methods", "paths", "ask"];
+pub(super) const AWS: [&str; 4] = ["access_key_id", "secret_access_key", "session_token", "exec"];
+pub(super) const ENDPOINT: [&str; 4] = ["methods", "paths", "aws", "ask"];
 pub(super) const INJECT: [&str; 4] = ["header", "format", "basic", "query"];
 pub(super) const LIMITS: [&str; 15] = [
     "connections",

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::Policy;
+use super::aws::AwsScope;
 use super::decision::{Allow, Decision, Filter, Reason};
 use super::host::Host;
 use super::path::CanonicalPath;
@@ -55,6 +56,9 @@ pub struct Recorded {
     /// The path.
     #[serde(default)]
     pub path: Option<String>,
+    /// What its AWS signature was for: `SERVICE/REGION`.
+    #[serde(default)]
+    pub aws: Option<String>,
 }
 
 /// How the recorded traffic reached the policy.
@@ -91,6 +95,8 @@ pub struct Subject {
     pub misused: bool,
     /// The address that the host resolved to, if that may be why it was refused.
     pub address: Option<IpAddr>,
+    /// What its AWS signature is for: `SERVICE/REGION`.
+    pub aws: Option<String>,
 }
 
 impl Recorded {
@@ -188,6 +194,7 @@ impl Recorded {
             credential: self.credential.clone().filter(|_| is_request),
             misused: is_request && is(Reason::CredentialMisuse),
             address,
+            aws: self.aws.clone().filter(|_| is_request),
         })
     }
 
@@ -205,6 +212,12 @@ impl Recorded {
 }
 
 impl Subject {
+    /// What its AWS signature is for.
+    pub fn aws(&self) -> Option<AwsScope<'_>> {
+        let (service, region) = self.aws.as_deref()?.split_once('/')?;
+        Some(AwsScope { service, region })
+    }
+
     /// The scheme.
     pub fn scheme(&self) -> Scheme {
         if self.is_https { Scheme::Https } else { Scheme::Http }
@@ -225,6 +238,7 @@ impl Subject {
                     method: &self.method,
                     path: &self.path,
                     overrides: &[],
+                    aws: self.aws(),
                     presented: &presented,
                 })
             }

@@ -1,6 +1,6 @@
 //! The question put to a policy: plain values, which the caller takes from a parsed request.
 
-use super::{CredentialId, Host};
+use super::{AwsScope, CredentialId, Host};
 
 /// How a request reached the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,4 +46,6 @@ pub struct Request<'a> {
     pub overrides: &'a [&'a str],
     /// The credentials whose placeholders the request presents in a header or its query.
     pub presented: &'a [CredentialId],
+    /// What the request says that its AWS signature is for.
+    pub aws: Option<AwsScope<'a>>,
 }

@@ -47,6 +47,38 @@ pub(super) enum Source {
     Exec(ExecKey),
     /// What a token endpoint gives.
     Oauth2(Oauth2Key),
+    /// The keys of an AWS account, with which requests are signed.
+    Aws(AwsKey),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) struct AwsKey {
+    /// The keys, or a program that prints them.
+    aws: AwsPair,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) enum AwsPair {
+    /// Each key with its source.
+    Keys(AwsKeysDocument),
+    /// What a program prints in the form of AWS's `credential_process`.
+    Exec(ExecKey),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) struct AwsKeysDocument {
+    /// The access key's id.
+    access_key_id: Key,
+    /// The secret access key.
+    secret_access_key: Key,
+    /// The session token, if the keys are temporary.
+    session_token: Option<Key>,
 }
 
 #[derive(JsonSchema)]

@@ -221,6 +221,7 @@ impl Strip {
                 Form::Header { name, .. } => strip.own_headers.insert(bare(name)),
                 Form::Basic { .. } => strip.own_headers.insert(bare("authorization")),
                 Form::Query { name } => strip.own_query.insert(bare(name)),
+                Form::SigV4 => strip.own_headers.insert(bare("authorization")),
             };
         }
         strip.passing = Usual::new(|name| !strip.removes(name));

@@ -14,6 +14,8 @@ pub(super) enum KeyFrom {
     Variable(String),
     /// A file.
     File(String),
+    /// What a policy would say.
+    Written(Value),
 }
 
 /// What is added to a policy.
@@ -152,6 +154,7 @@ fn credentials(
         let source = match from {
             KeyFrom::Variable(variable) => json!({ "env": variable }),
             KeyFrom::File(path) => json!({ "file": path }),
+            KeyFrom::Written(source) => source.clone(),
         }
         .to_string();
         let mut credential: Fields<'_> = long

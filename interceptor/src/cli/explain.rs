@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use interceptor_policy::{
-    Authority, BaseUrl, CredentialId, Decision, Filter, Form, Host, Policy, Reason, Recorded,
-    Request, Scheme, is_method_override, query_overrides, resembles_framing,
+    Authority, AwsScope, BaseUrl, CredentialId, Decision, Filter, Form, Host, Policy, Reason,
+    Recorded, Request, Scheme, is_method_override, query_overrides, resembles_framing,
 };
 use serde_json::{Value, json};
 
@@ -43,6 +43,9 @@ pub struct Explain {
     /// A credential whose placeholder the request carries; repeatable.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["id", "last"])]
     present: Vec<String>,
+    /// The service and the region that the request is signed for (AWS), such as `s3/eu-central-1`.
+    #[arg(long, value_name = "SERVICE/REGION", conflicts_with_all = ["id", "last"])]
+    aws: Option<String>,
     /// A header of the request, `NAME: VALUE`. Repeatable.
     #[arg(short = 'H', long, value_name = "HEADER", conflicts_with_all = ["id", "last"])]
     header: Vec<String>,
@@ -142,6 +145,7 @@ fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
     };
     let path = if path.is_empty() { "/" } else { path };
     let presented = presented(policy, &arguments.present)?;
+    let aws = arguments.aws.as_deref().map(scope).transpose()?;
     let in_query: Vec<String> = query_overrides(query.as_deref().unwrap_or_default()).collect();
     let overrides: Vec<&str> = arguments
         .header
@@ -155,7 +159,8 @@ fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
         Ok(Authority { host, port }) => {
             let port = port.unwrap_or(scheme.default_port());
             if let Some(based) = policy.base_url(scheme, &host, port, path) {
-                return Ok(under_base_url(policy, method, based, query, &overrides, presented));
+                let carried = (&overrides[..], presented, aws);
+                return Ok(under_base_url(policy, method, based, query, carried));
             }
             let request = Request {
                 scheme,
@@ -165,6 +170,7 @@ fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
                 path,
                 overrides: &overrides,
                 presented: &presented,
+                aws,
             };
             // The proxy refuses an invalid request target before it consults the policy.
             let decision = match target_problem(path, query.as_deref()) {
@@ -195,8 +201,7 @@ fn under_base_url(
     method: &str,
     based: BaseUrl,
     query: Option<String>,
-    overrides: &[&str],
-    mut presented: Vec<CredentialId>,
+    (overrides, mut presented, aws): (&[&str], Vec<CredentialId>, Option<AwsScope<'_>>),
 ) -> Explanation {
     let BaseUrl { credential, host, port, path } = based;
     if !presented.contains(&credential) {
@@ -210,6 +215,7 @@ fn under_base_url(
         path: &path,
         overrides,
         presented: &presented,
+        aws,
     };
     let decision = match target_problem(&path, query.as_deref()) {
         Some(message) => path_ambiguous(message),
@@ -257,6 +263,12 @@ fn refused(reason: Reason, message: String) -> Decision {
         message,
         nearest: None,
     })
+}
+
+/// What a request is signed for.
+fn scope(text: &str) -> anyhow::Result<AwsScope<'_>> {
+    let (service, region) = text.split_once('/').context("--aws takes SERVICE/REGION")?;
+    Ok(AwsScope { service, region })
 }
 
 fn presented(policy: &Policy, names: &[String]) -> anyhow::Result<Vec<CredentialId>> {
@@ -410,6 +422,9 @@ impl Explanation {
                 headers[name] = json!(format!("{prefix}{MASK}{suffix}"))
             }
             Some(Form::Basic { .. }) => headers["authorization"] = json!(format!("Basic {MASK}")),
+            Some(Form::SigV4) => {
+                headers["authorization"] = json!(format!("AWS4-HMAC-SHA256 {MASK}"));
+            }
             Some(Form::Query { name }) => {
                 target.push(if target.contains('?') { '&' } else { '?' });
                 target.push_str(&format!("{name}={MASK}"));

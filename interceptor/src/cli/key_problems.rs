@@ -20,6 +20,7 @@ pub(super) fn problems(policy: &Policy, errors: &[KeyError]) -> Vec<Problem> {
             (KeyLocation::Variable(name), problem) => format!("the variable `{name}` {problem}"),
             (KeyLocation::File(path), problem) => format!("the file {} {problem}", path.display()),
             (KeyLocation::Document, problem) => format!("the key {problem}"),
+            (KeyLocation::Aws, problem) => format!("the key for AWS {problem}"),
             (KeyLocation::Program(name), problem) => format!("the program {name:?} {problem}"),
             (KeyLocation::Service { kind, host }, problem) => format!("{kind} at {host} {problem}"),
         };
@@ -30,9 +31,14 @@ pub(super) fn problems(policy: &Policy, errors: &[KeyError]) -> Vec<Problem> {
 
 /// Whether there is no key at all, as on a machine that only checks the policy.
 pub(super) fn is_missing(error: &KeyError) -> bool {
-    match error.problem.itself() {
+    is_absence(error.problem.itself())
+}
+
+fn is_absence(problem: &KeyProblem) -> bool {
+    match problem {
         KeyProblem::Unset => true,
         KeyProblem::Unreadable(why) => why.kind() == ErrorKind::NotFound,
+        KeyProblem::Part { problem, .. } => is_absence(problem),
         _ => false,
     }
 }
@@ -77,6 +83,7 @@ fn is_written(document: &Document, policy: &Policy, credential: &str) -> bool {
         (Some(KeySource::Literal(_)), Some(KeySource::Literal(_))) => true,
         (Some(KeySource::Exec(one)), Some(KeySource::Exec(other))) => one == other,
         (Some(KeySource::Fetched(one)), Some(KeySource::Fetched(other))) => one == other,
+        (Some(KeySource::Aws(one)), Some(KeySource::Aws(other))) => one == other,
         _ => false,
     }
 }

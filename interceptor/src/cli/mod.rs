@@ -7,6 +7,7 @@ pub mod attach;
 pub mod audit;
 mod audit_file;
 mod authors;
+mod aws_variables;
 mod bounds;
 mod candidates;
 pub mod check;

@@ -1,8 +1,8 @@
 //! What a policy permits, in a few lines for people who must decide whether to trust it.
 
 use interceptor_policy::{
-    Catalogue, Credential, CredentialDocument, Document, ExecSource, FetchedSource, KeySource,
-    Located, NetworkRule, Policy,
+    AwsKeys, Catalogue, Credential, CredentialDocument, Document, ExecSource, FetchedSource,
+    KeySource, Located, NetworkRule, Policy,
 };
 
 use super::policy_file::printable;
@@ -93,13 +93,25 @@ fn living(credential: &Credential) -> Vec<String> {
         KeySource::Fetched(source) => {
             format!("asks outside, as you, for {name}: {}", asked(source))
         }
-        KeySource::Literal(_) | KeySource::Env(_) | KeySource::File(_) => return Vec::new(),
+        KeySource::Literal(_) | KeySource::Env(_) | KeySource::File(_) | KeySource::Aws(_) => {
+            return Vec::new();
+        }
     };
     let characters: Vec<char> = visible(&text).chars().collect();
     let (first, rest) = characters.split_at(characters.len().min(WIDTH));
     let rest = rest.chunks(WIDTH - INDENT.len());
     let rest = rest.map(|part| format!("{INDENT}{}", part.iter().collect::<String>()));
     std::iter::once(first.iter().collect()).chain(rest).collect()
+}
+
+/// The keys of an AWS account, each with its place.
+fn pair(keys: &AwsKeys) -> String {
+    let place = |(field, source): (&str, &KeySource)| match source {
+        KeySource::Env(name) => format!("the {field} in {name}"),
+        KeySource::File(path) => format!("the {field} in the file {}", path.display()),
+        _ => format!("the {field} in the policy"),
+    };
+    keys.parts().map(place).collect::<Vec<_>>().join(" and ")
 }
 
 /// A service, and what it is sent.
@@ -112,6 +124,7 @@ fn asked(source: &FetchedSource) -> String {
             format!("the {field} that a program prints, run outside, as you: {}", line(source))
         }
         KeySource::Fetched(source) => format!("the {field} of {}", asked(source)),
+        KeySource::Aws(_) => format!("the {field} of AWS"),
     });
     let sent: Vec<String> = sent.collect();
     format!("{} at {}, with {}", source.kind(), source.url(), sent.join(", "))
@@ -135,6 +148,8 @@ fn way_out(document: &Document) -> Vec<String> {
                 format!(", with the credential in the file {}", path.display())
             }
             Some(KeySource::Exec(source)) => format!(", with what {} prints", line(source)),
+            // Never: a proxy takes no signatures.
+            Some(KeySource::Aws(_)) => String::new(),
             Some(KeySource::Fetched(source)) => format!(", with the key of {}", asked(source)),
         };
         lines.push(format!("by the proxy: {}{auth}", proxy.text));
@@ -187,6 +202,7 @@ fn about(
         KeySource::File(path) => format!("the key in the file {}", path.display()),
         KeySource::Exec(_) => "the key that its program prints".to_owned(),
         KeySource::Fetched(source) => format!("the key that {} gives", source.url()),
+        KeySource::Aws(keys) => pair(keys),
     };
     let key = match &credential.client_cert {
         None => key,

@@ -349,7 +349,8 @@ mod tests {
         let judged = |arguments: &[&str]| {
             let argv = ["/bin/sh"].iter().chain(arguments).map(|&text| text.to_owned()).collect();
             let (timeout, ttl) = (ExecSource::TIMEOUT, ExecSource::TTL);
-            let source = ExecSource { argv, timeout, ttl };
+            let prints = interceptor_policy::Prints::Key;
+            let source = ExecSource { argv, timeout, ttl, prints };
             command(&source, &[], &is_changeable)
         };
         let place = inside.to_str().unwrap();

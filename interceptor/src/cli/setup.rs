@@ -229,7 +229,7 @@ fn places(policy: &Policy) -> (Vec<PathBuf>, Vec<String>, bool) {
             KeySource::Env(variable) => variables.push(variable.clone()),
             KeySource::File(path) => files.extend(regular_file(path)),
             KeySource::Literal(_) => is_plain = false,
-            KeySource::Exec(_) | KeySource::Fetched(_) => {}
+            KeySource::Exec(_) | KeySource::Fetched(_) | KeySource::Aws(_) => {}
         }
     }
     (files, variables, is_plain)

@@ -12,7 +12,7 @@ use interceptor_policy::{
 use super::additions::{self, Additions, KeyFrom};
 use super::person::Person;
 use super::written::Written;
-use super::{Common, agents, discovery, findings, trust};
+use super::{Common, agents, aws_variables, discovery, findings, trust};
 
 /// What to type if there is no policy.
 const NOTHING: &str = "\
@@ -182,7 +182,9 @@ fn key_from(
         None => match catalogue.service(service) {
             Some(known) => {
                 let set = known.env.iter().find(|name| person.given(name).is_some());
-                KeyFrom::Variable(set.or(known.env.first()).cloned().unwrap_or_default())
+                let variable = set.or(known.env.first()).cloned().unwrap_or_default();
+                let is_set = |name: &str| person.given(name).is_some();
+                KeyFrom::Written(aws_variables::key_in(Some(known), &variable, &is_set))
             }
             None => return Err(unknown_service(service, catalogue)),
         },

@@ -44,6 +44,7 @@ pub(crate) fn form_text(form: &Form) -> String {
         }
         Form::Basic { username } => format!("authorization: Basic {username}:{{key}}"),
         Form::Query { name } => format!("?{name}={{key}}"),
+        Form::SigV4 => "signed with {key} (AWS Signature Version 4)".to_owned(),
     }
 }
 

@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use interceptor_policy::{Credential, Form, KeySource, PlaceholderShape};
+use zeroize::Zeroizing;
 
+use super::files::{Files, WatchedFile};
 use super::former::{Former, Formers};
 use super::handed::{HandedKey, Restored};
 use super::key::{Content, KeyProblem, RealKey};
 use super::kin::{self, Kin};
 use super::placeholder::Placeholder;
-use super::source::{
-    self, EnvironmentLookup, KeyError, KeyLocation, Loaded, Means, PROXY_AUTH, Stamp,
-};
+use super::source::{self, EnvironmentLookup, KeyError, KeyLocation, Loaded, Means, PROXY_AUTH};
 use super::sources::{self, Asking, Life, Living, Origin, SourceProblem, Value};
 
 /// One credential.
@@ -27,8 +27,8 @@ pub(super) struct KeyringEntry {
     pub(super) forms: Vec<Form>,
     pub(super) placeholder: Placeholder,
     pub(super) keys: ArcSwap<Keys>,
-    /// The file to reread its key from, and its stamp when last read.
-    pub(super) file: Mutex<Option<(PathBuf, Option<Stamp>)>>,
+    /// The files to reread its key from.
+    pub(super) files: Mutex<Files>,
     /// The source of its key, if that lives.
     pub(super) living: Option<Arc<Living>>,
     /// What that is called in messages.
@@ -56,13 +56,13 @@ struct Read {
     version: u64,
     /// The keys before it at its source.
     former: Formers,
-    file: Option<(PathBuf, Stamp)>,
+    files: Files,
 }
 
 impl From<Loaded> for Read {
     fn from(loaded: Loaded) -> Read {
         let former = Formers::default();
-        Read { key: Arc::new(loaded.key), version: 0, former, file: loaded.file }
+        Read { key: Arc::new(loaded.key), version: 0, former, files: loaded.files }
     }
 }
 
@@ -89,7 +89,8 @@ fn live(
         // Another may have come since.
         former.add(value.retired());
     }
-    Ok(Some((Read { key, version, former, file: None }, living)))
+    let files = Files::default();
+    Ok(Some((Read { key, version, former, files }, living)))
 }
 
 /// What is asked for the keys of a living source; `None` if the source does not live.
@@ -110,7 +111,9 @@ fn origin(
             let located = |path: &Path| source::located(path, means.environment);
             Ok(Some(asker.origin(fetched, means.environment, &located, &sources.runs)))
         }
-        KeySource::Literal(_) | KeySource::Env(_) | KeySource::File(_) => Ok(None),
+        KeySource::Literal(_) | KeySource::Env(_) | KeySource::File(_) | KeySource::Aws(_) => {
+            Ok(None)
+        }
     }
 }
 
@@ -151,16 +154,19 @@ impl KeyringEntry {
             Some((read, living)) => (read, Some(living)),
             None => (source::load(content, &credential.key, means.environment)?.into(), None),
         };
-        let Read { key, version, former, file } = loaded;
+        let Read { key, version, former, files } = loaded;
         let shape = &credential.placeholder;
-        let placeholder = match (before.placeholder, means.seed) {
+        // One without a secret is of no use to what is a pair now, and the other way round.
+        let is_pair = content == Content::Aws;
+        let known = before.placeholder.filter(|known| known.secret().is_some() == is_pair);
+        let placeholder = match (known, means.seed) {
             (Some(placeholder), _) => placeholder.clone(),
             (None, Some(seed)) => Placeholder::derive(shape, &key, seed, name),
             (None, None) => Placeholder::draw(shape, &key)
                 .map_err(|error| KeyProblem::Unreadable(std::io::Error::other(error)))?,
         };
         check(content, &key, &placeholder)?;
-        let read = Read { key, version, former, file };
+        let read = Read { key, version, former, files };
         // What a key was before is none of a certificate's business, and the other way round.
         let before = before.entry.filter(|entry| entry.content == content);
         Ok(KeyringEntry {
@@ -218,7 +224,7 @@ impl KeyringEntry {
         read: Read,
         before: Option<&KeyringEntry>,
     ) -> KeyringEntry {
-        let Read { key, version, former: newer, file } = read;
+        let Read { key, version, former: newer, files } = read;
         let mut former = before.map(KeyringEntry::known).unwrap_or_default();
         former.extend(newer);
         former.settle(&key, |key| check(content, key, &placeholder).is_ok());
@@ -229,7 +235,7 @@ impl KeyringEntry {
             forms: Vec::new(),
             placeholder,
             keys: ArcSwap::from_pointee(Keys { current: key, version, is_latest: true, former }),
-            file: Mutex::new(file.map(|(path, stamp)| (path, Some(stamp)))),
+            files: Mutex::new(files),
             living: None,
             place: KeyLocation::Document,
             reading: Mutex::default(),
@@ -277,8 +283,7 @@ impl KeyringEntry {
             forms: Vec::new(),
             placeholder: restored.placeholder,
             keys: ArcSwap::from_pointee(keys),
-            // Without a stamp, the next check reads it.
-            file: Mutex::new(restored.file.map(|path| (path, None))),
+            files: Mutex::new(restored.files),
             living: None,
             place: KeyLocation::Document,
             reading: Mutex::default(),
@@ -289,8 +294,7 @@ impl KeyringEntry {
     /// The keys to hand over to another process.
     pub(super) fn hand_over(&self) -> HandedKey {
         let keys = self.keys.load();
-        let file = lock(&self.file);
-        let path = file.as_ref().map(|(path, _)| path.as_path());
+        let files = lock(&self.files);
         let (mut current, mut former, mut life) = (keys.current.clone(), keys.former.clone(), None);
         // A key and its life belong together: the source may be ahead of this credential.
         if let Some((value, before)) = self.living.as_ref().and_then(|living| living.value()) {
@@ -305,7 +309,7 @@ impl KeyringEntry {
             }
         }
         former.settle(&current, |key| self.fits(key));
-        let mut handed = HandedKey::of(&self.name, &self.placeholder, &current, &former, path);
+        let mut handed = HandedKey::of(&self.name, &self.placeholder, &current, &former, &files);
         handed.life = life;
         handed
     }
@@ -339,38 +343,55 @@ impl KeyringEntry {
         Arc::clone(&self.keys.load().current)
     }
 
-    /// Rereads the file, if there is one, when it has changed or `always`; returns whether the key
-    /// changed.
+    /// Rereads the files, if there are any, when one has changed or `always`; returns whether the
+    /// key changed.
     pub(super) fn read_again(
         &self,
         always: bool,
         kin: &Kin,
     ) -> Result<bool, (PathBuf, KeyProblem)> {
         let _reading = lock(&self.reading);
-        let Some((path, known)) = lock(&self.file).clone() else { return Ok(false) };
-        let now = Stamp::now(&path);
-        if !always && now == known {
+        let mut files = lock(&self.files).clone();
+        if files.is_empty() {
             return Ok(false);
         }
-        let note = |stamp: Option<Stamp>| *lock(&self.file) = Some((path.clone(), stamp));
+        let has_changed = files.look();
         // Even after a failure, the same file is not read and reported twice.
-        note(now);
-        let loaded = source::read(self.content, &path)
-            .and_then(|loaded| check(self.content, &loaded.key, &self.placeholder).map(|()| loaded))
-            .map_err(|problem| (path.clone(), problem))?;
-        if let Some((_, read)) = loaded.file {
-            note(Some(read));
+        *lock(&self.files) = files.clone();
+        if !always && !has_changed {
+            return Ok(false);
         }
         let before = self.keys.load();
-        if before.current.expose() == loaded.key.expose() {
+        let (mut key, mut last) = (None, PathBuf::new());
+        for file in files.iter() {
+            let known = key.as_ref().unwrap_or(&*before.current);
+            let read = self.reread(known, file).map_err(|problem| (file.path.clone(), problem))?;
+            key = Some(read);
+            last.clone_from(&file.path);
+        }
+        let Some(key) = key else { return Ok(false) };
+        check(self.content, &key, &self.placeholder).map_err(|problem| (last, problem))?;
+        if before.current.expose() == key.expose() {
             return Ok(false);
         }
         let mut former = before.former.clone();
         former.add(Former::untold(before.current.clone()));
-        let current = Arc::new(loaded.key);
-        kin::tell(&path, self.content, &current, kin);
+        let current = Arc::new(key);
+        files.iter().for_each(|file| kin::tell(&file.path, self.content, &current, kin));
         self.put(Keys { current, version: 0, is_latest: true, former }, kin);
         Ok(true)
+    }
+
+    /// The key with what a file has by now.
+    fn reread(&self, known: &RealKey, file: &WatchedFile) -> Result<RealKey, KeyProblem> {
+        if self.content != Content::Aws {
+            return Ok(source::read(self.content, &file.path)?.key);
+        }
+        let read = source::read(Content::Key, &file.path)?.key;
+        let parse = |part: &str| RealKey::parse(Zeroizing::new(part.as_bytes().to_vec()));
+        let mut parts: Vec<RealKey> = known.parts().map(parse).collect::<Result<_, _>>()?;
+        *parts.get_mut(file.part).ok_or(KeyProblem::Empty)? = read;
+        RealKey::of_aws(&parts.iter().collect::<Vec<_>>())
     }
 
     /// Puts other keys in force, which begin with those before. Answers are searched for the
@@ -435,7 +456,9 @@ impl KeyringEntry {
 /// Rejects a key if its placeholder contains what redaction searches for: redaction would insert
 /// it.
 fn check(content: Content, key: &RealKey, placeholder: &Placeholder) -> Result<(), KeyProblem> {
-    let holds = |text: &[u8]| memchr::memmem::find(placeholder.as_str().as_bytes(), text).is_some();
+    let holds = |text: &[u8]| {
+        placeholder.all().any(|one| memchr::memmem::find(one.as_str().as_bytes(), text).is_some())
+    };
     if key.searched(content).iter().any(|text| holds(text)) {
         Err(KeyProblem::InPlaceholder)
     } else {
@@ -445,7 +468,11 @@ fn check(content: Content, key: &RealKey, placeholder: &Placeholder) -> Result<(
 
 /// What the secret of a credential is.
 fn content(credential: &Credential) -> Content {
-    if credential.has_key() { Content::Key } else { Content::PrivateKey }
+    match credential.has_key() {
+        true if credential.key.is_aws() => Content::Aws,
+        true => Content::Key,
+        false => Content::PrivateKey,
+    }
 }
 
 /// Data behind these locks is consistent at every step, so a poisoned lock is safe to use.

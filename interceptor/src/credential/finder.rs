@@ -28,9 +28,11 @@ impl PlaceholderFinder {
         let mut patterns = Vec::new();
         let mut owners = Vec::new();
         for (index, placeholder) in placeholders.enumerate() {
-            for form in forms(placeholder.probe().as_bytes(), b"") {
-                patterns.push(form.find);
-                owners.push(index);
+            for one in placeholder.all() {
+                for form in forms(one.probe().as_bytes(), b"") {
+                    patterns.push(form.find);
+                    owners.push(index);
+                }
             }
         }
         let glance = Glance::new(patterns.iter().map(|pattern| &pattern[..]));

@@ -3,13 +3,13 @@
 //! variable or document they came from.
 
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::files::Files;
 use super::former::{Former, Formers};
 use super::key::{Content, KeyProblem, RealKey};
 use super::placeholder::Placeholder;
@@ -30,6 +30,9 @@ pub(crate) struct HandedKey {
     former: Vec<HandedFormer>,
     /// The file to reread its key from.
     file: Option<SentPath>,
+    /// The files to reread parts of it from.
+    #[serde(default)]
+    parts: Vec<(usize, SentPath)>,
     /// How long the key lasts, if its source lives.
     #[serde(default)]
     pub(super) life: Option<Life>,
@@ -51,6 +54,9 @@ pub(crate) struct HandedPlaceholder {
     text: String,
     random: usize,
     probe: usize,
+    /// The one for the secret that belongs to it.
+    #[serde(default)]
+    secret: Option<Box<HandedPlaceholder>>,
 }
 
 /// All credentials of a sandbox.
@@ -109,22 +115,27 @@ impl HandedKeys {
     pub(crate) fn begin_anew(&mut self) {
         self.retired.clear();
         let beside = |one: &'_ mut HandedCertificate| {
-            one.certificates.file = None;
-            one.key.iter_mut().for_each(|key| key.file = None);
+            one.certificates.forget_files();
+            one.key.iter_mut().for_each(HandedKey::forget_files);
         };
         self.certificates.iter_mut().for_each(beside);
-        self.keys.iter_mut().chain(self.outward.keys()).for_each(|key| key.file = None);
+        self.keys.iter_mut().chain(self.outward.keys()).for_each(HandedKey::forget_files);
     }
 }
 
 impl HandedPlaceholder {
     pub(super) fn of(placeholder: &Placeholder) -> Self {
         let (random, probe) = placeholder.probe_place();
-        HandedPlaceholder { text: placeholder.as_str().to_owned(), random, probe }
+        let secret = placeholder.secret().map(|secret| Box::new(HandedPlaceholder::of(secret)));
+        HandedPlaceholder { text: placeholder.as_str().to_owned(), random, probe, secret }
     }
 
     pub(super) fn restore(self) -> Option<Placeholder> {
-        Placeholder::restore(self.text, self.random, self.probe)
+        let placeholder = Placeholder::restore(self.text, self.random, self.probe)?;
+        match self.secret {
+            None => Some(placeholder),
+            Some(secret) => Some(placeholder.with_secret(secret.restore()?)),
+        }
     }
 }
 
@@ -141,25 +152,43 @@ impl HandedKey {
         placeholder: &Placeholder,
         current: &RealKey,
         former: &Formers,
-        file: Option<&Path>,
+        files: &Files,
     ) -> Self {
+        let named = files.iter().filter(|file| !file.path.as_os_str().as_bytes().is_empty());
+        let mut parts: Vec<(usize, SentPath)> =
+            named.map(|file| (file.part, SentPath(file.path.clone()))).collect();
+        // A process that knows only whole keys reads this one.
+        let file = match &parts[..] {
+            [(0, _)] => parts.pop().map(|(_, path)| path),
+            _ => None,
+        };
         HandedKey {
             name: name.to_owned(),
             placeholder: HandedPlaceholder::of(placeholder),
             current: Secret::new(current.expose()),
             previous: former.keys().next_back().map(|key| Secret::new(key.expose())),
             former: former.iter().map(HandedFormer::of).collect(),
-            file: file
-                .filter(|file| !file.as_os_str().as_bytes().is_empty())
-                .map(|file| SentPath(file.into())),
+            file,
+            parts,
             life: None,
         }
     }
 
-    /// The placeholder, the keys, and the file.
+    fn forget_files(&mut self) {
+        self.file = None;
+        self.parts.clear();
+    }
+
+    /// The placeholder, the keys, and the files.
     pub(super) fn restore(self, content: Content) -> Result<Restored, KeyProblem> {
-        let parse = |secret: Secret| {
+        let read = |content: Content, secret: Secret| {
             RealKey::parse_as(content, Zeroizing::new(secret.expose().as_bytes().to_vec()))
+        };
+        // The keys before may have been of another kind.
+        let parse = |secret: Secret| match (content, secret.expose().contains('\n')) {
+            (Content::Key, true) => read(Content::Aws, secret),
+            (Content::Aws, false) => read(Content::Key, secret),
+            _ => read(content, secret),
         };
         let misfit = || KeyProblem::Unreadable(std::io::ErrorKind::InvalidData.into());
         let mut former = Formers::default();
@@ -173,9 +202,16 @@ impl HandedKey {
         }
         Ok(Restored {
             placeholder: self.placeholder.restore().ok_or_else(misfit)?,
-            current: parse(self.current)?,
+            current: read(content, self.current)?,
             former,
-            file: self.file.map(|path| path.0),
+            // Without a stamp, the next check reads them.
+            files: Files::unread(
+                self.file
+                    .map(|path| (0, path))
+                    .into_iter()
+                    .chain(self.parts)
+                    .map(|(part, path)| (part, path.0)),
+            ),
         })
     }
 }
@@ -185,5 +221,5 @@ pub(super) struct Restored {
     pub(super) placeholder: Placeholder,
     pub(super) current: RealKey,
     pub(super) former: Formers,
-    pub(super) file: Option<std::path::PathBuf>,
+    pub(super) files: Files,
 }

@@ -11,7 +11,9 @@ use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
 use super::pem::{self, CertificateProblem};
+use super::source::KeyLocation;
 use super::sources::SourceProblem;
+use crate::sigv4::Pair;
 
 /// The minimum length of a key in bytes. A shorter one occurs in ordinary text, and redacting it
 /// would corrupt every response; no service issues such keys.
@@ -36,6 +38,8 @@ pub(crate) enum Content {
     Certificate,
     /// The private key of such a certificate.
     PrivateKey,
+    /// The keys of an AWS account: id, secret and, if there is one, session token, a line each.
+    Aws,
 }
 
 /// What precedes the token in a proxy's credential.
@@ -70,6 +74,19 @@ pub enum KeyProblem {
          a key is visible ASCII alone (a scheme such as `Bearer` belongs to `inject`)"
     )]
     Character(usize),
+    /// It is no id of an access key.
+    #[error("is not the id of an access key, which has letters and digits")]
+    NotAwsId,
+    /// A part of it has a problem of its own.
+    #[error("`{part}` {place}, {problem}")]
+    Part {
+        /// The field.
+        part: &'static str,
+        /// Where it is.
+        place: Box<KeyLocation>,
+        /// What is wrong.
+        problem: Box<KeyProblem>,
+    },
     /// It is no credential of a proxy.
     #[error("is neither `user:password` nor `Bearer TOKEN`")]
     NotProxyAuth,
@@ -120,7 +137,7 @@ impl KeyProblem {
         match content {
             Content::Certificate => KeyProblem::OfCertificate(Box::new(self)),
             Content::PrivateKey => KeyProblem::OfCertificateKey(Box::new(self)),
-            Content::Key | Content::ProxyAuth => self,
+            Content::Key | Content::ProxyAuth | Content::Aws => self,
         }
     }
 
@@ -137,7 +154,7 @@ impl Content {
     /// The most bytes of a file with it: the longest, and a line end.
     pub(super) fn longest(self) -> usize {
         match self {
-            Content::Key | Content::ProxyAuth => LONGEST + 2,
+            Content::Key | Content::ProxyAuth | Content::Aws => LONGEST + 2,
             Content::Certificate | Content::PrivateKey => pem::LONGEST,
         }
     }
@@ -145,7 +162,7 @@ impl Content {
     /// What is wrong with a longer file.
     pub(super) fn too_long(self) -> KeyProblem {
         match self {
-            Content::Key | Content::ProxyAuth => KeyProblem::TooLong,
+            Content::Key | Content::ProxyAuth | Content::Aws => KeyProblem::TooLong,
             Content::Certificate | Content::PrivateKey => CertificateProblem::TooLong.into(),
         }
     }
@@ -189,7 +206,46 @@ impl RealKey {
             Content::ProxyAuth => RealKey::parse_proxy_auth(&text),
             Content::Certificate => Ok(RealKey(pem::certificates(&text)?)),
             Content::PrivateKey => Ok(RealKey(pem::private_key(&text)?)),
+            Content::Aws => {
+                let lines = text.split(|byte| *byte == b'\n');
+                let parse = |line: &[u8]| RealKey::parse(Zeroizing::new(line.to_vec()));
+                let parts: Vec<RealKey> = lines.map(parse).collect::<Result<_, _>>()?;
+                RealKey::of_aws(&parts.iter().collect::<Vec<_>>())
+            }
         }
+    }
+
+    /// The keys of an AWS account: id, secret and, if there is one, session token.
+    ///
+    /// # Errors
+    /// If the id is none.
+    pub(super) fn of_aws(parts: &[&RealKey]) -> Result<RealKey, KeyProblem> {
+        let [id, _, ..] = parts else { return Err(KeyProblem::Empty) };
+        // It stands in the scope of a signature, between slashes.
+        let is_plain = id.0.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !is_plain || parts.len() > 3 {
+            return Err(KeyProblem::NotAwsId);
+        }
+        let length = parts.iter().map(|part| part.0.len() + 1).sum();
+        let mut text = Zeroizing::new(String::with_capacity(length));
+        for (number, part) in parts.iter().enumerate() {
+            if number > 0 {
+                text.push('\n');
+            }
+            text.push_str(&part.0);
+        }
+        Ok(RealKey(text))
+    }
+
+    /// The parts of the keys of an AWS account.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &str> {
+        self.0.split('\n')
+    }
+
+    /// The pair that requests are signed with, if it is one.
+    pub(crate) fn pair(&self) -> Option<Pair<'_>> {
+        let mut parts = self.parts();
+        Some(Pair { id: parts.next()?, secret: parts.next()?, token: parts.next() })
     }
 
     /// Parses the credential of a proxy, which stands in one line.
@@ -229,16 +285,18 @@ impl RealKey {
     /// What is searched for, so that it is found whatever stands around it.
     pub(super) fn searched(&self, content: Content) -> SmallVec<[Cow<'_, [u8]>; 2]> {
         let whole = self.0.as_str();
+        let mut lines = self.parts();
         let texts = match content {
-            Content::Key => [Some(whole), None],
+            Content::Key => [Some(whole), None, None],
             Content::ProxyAuth => match whole.strip_prefix(BEARER) {
-                Some(token) => [Some(token), None],
+                Some(token) => [Some(token), None, None],
                 None => {
                     let password = whole.split_once(':').map(|(_, password)| password);
-                    [Some(whole), password.filter(|text| text.len() >= SHORTEST_PASSWORD)]
+                    [Some(whole), password.filter(|text| text.len() >= SHORTEST_PASSWORD), None]
                 }
             },
-            Content::Certificate => [None, None],
+            Content::Aws => [lines.next(), lines.next(), lines.next()],
+            Content::Certificate => [None, None, None],
             Content::PrivateKey => return pem::searched(whole),
         };
         texts.into_iter().flatten().map(|text| Cow::Borrowed(text.as_bytes())).collect()

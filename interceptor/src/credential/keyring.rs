@@ -16,6 +16,7 @@ use interceptor_policy::{Credential, CredentialId, Policy, WayOut};
 
 use super::certificate::{CertificateEntry, Certificates};
 use super::entry::{Before, KeyringEntry, lock};
+use super::files::Files;
 use super::finder::PlaceholderFinder;
 use super::handed::{HandedKeys, HandedPlaceholder};
 use super::key::{KeyProblem, RealKey};
@@ -176,7 +177,7 @@ impl Keyring {
     /// process's rights.
     #[must_use]
     pub(crate) fn read_once(self) -> Keyring {
-        self.entries().for_each(|slot| *lock(&slot.file) = None);
+        self.entries().for_each(|slot| *lock(&slot.files) = Files::default());
         self
     }
 
@@ -249,7 +250,9 @@ impl Keyring {
     /// The sandbox's variables and their placeholders.
     pub fn environment(&self) -> Vec<(String, String)> {
         let variables = self.slots.iter().flat_map(|slot| {
-            slot.env.iter().map(|name| (name.clone(), slot.placeholder.as_str().to_owned()))
+            slot.env.iter().enumerate().map(|(part, name)| {
+                (name.clone(), slot.placeholder.of_part(part).as_str().to_owned())
+            })
         });
         variables.collect()
     }
@@ -374,7 +377,7 @@ impl Keyring {
         }
         let (looking, mut all) = tokio::sync::mpsc::channel::<()>(1);
         for (index, slot) in self.entries().enumerate() {
-            if lock(&slot.file).is_none() || slot.is_looked_at.swap(true, Ordering::AcqRel) {
+            if lock(&slot.files).is_empty() || slot.is_looked_at.swap(true, Ordering::AcqRel) {
                 continue;
             }
             let (keyring, looking) = (Arc::clone(self), looking.clone());
@@ -508,8 +511,9 @@ impl logging::Secrets for Keyring {
         for slot in self.entries() {
             let keys = slot.keys.load();
             for key in keys.searched() {
-                let place = slot.placeholder.as_str().as_bytes();
-                key.searched(slot.content).iter().for_each(|text| tell(text, place));
+                for (part, text) in key.searched(slot.content).iter().enumerate() {
+                    tell(text, slot.placeholder.of_part(part).as_str().as_bytes());
+                }
             }
         }
     }

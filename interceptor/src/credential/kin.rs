@@ -186,8 +186,8 @@ impl Kin {
         let known = known.map(|(entry, key)| (entry.content, &entry.placeholder, key));
         let left = left.iter().map(|left| (left.content, &left.placeholder, &**left.former.key()));
         let pairs = known.chain(left).flat_map(|(content, placeholder, key)| {
-            let place = placeholder.as_str().as_bytes();
-            key.searched(content).into_iter().map(move |text| (text, place))
+            let texts = key.searched(content).into_iter().enumerate();
+            texts.map(move |(part, text)| (text, placeholder.of_part(part).as_str().as_bytes()))
         });
         let pairs: Vec<(Cow<'_, [u8]>, &[u8])> = pairs.collect();
         Redactor::of(pairs.iter().map(|(text, place)| (&text[..], *place))).map(Some)

@@ -11,6 +11,7 @@
 mod certificate;
 mod changes;
 mod entry;
+mod files;
 mod finder;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -30,6 +30,8 @@ pub struct Placeholder {
     /// The offset of the random part in `text`.
     random: usize,
     probe: usize,
+    /// The one for the secret that belongs to it, where the credential is a pair.
+    secret: Option<Box<Placeholder>>,
 }
 
 /// The system provided no random bytes.
@@ -73,16 +75,30 @@ impl Placeholder {
         key: &RealKey,
         mut blocks: impl FnMut() -> Result<[u8; 32], E>,
     ) -> Result<Placeholder, E> {
+        if *shape == PlaceholderShape::aws_access_key_id() {
+            return Placeholder::pair(shape, blocks);
+        }
         let around = shape.prefix.len() + shape.suffix.len();
         // No client looks at how long a private key is.
         let length = if key.is_pem() { 0 } else { key.length().min(LONGEST_ALIKE) };
         let alike = length.saturating_sub(around);
-        let mut text = String::with_capacity(length.max(around + shape.random));
+        let random = if alike >= shape.random.min(PROBE) { alike } else { shape.random };
+        Placeholder::fitting(shape, random, &mut blocks)
+    }
+
+    /// A placeholder with so many random characters.
+    fn fitting<E>(
+        shape: &PlaceholderShape,
+        random: usize,
+        blocks: &mut impl FnMut() -> Result<[u8; 32], E>,
+    ) -> Result<Placeholder, E> {
+        let length = shape.prefix.len() + random + shape.suffix.len();
+        let mut text = String::with_capacity(length);
         text.push_str(&shape.prefix);
         let characters = shape.alphabet.characters();
         // Reject bytes beyond the largest multiple of the alphabet's size, to avoid bias.
         let fair = 256 - 256 % characters.len();
-        let mut missing = if alike >= shape.random.min(PROBE) { alike } else { shape.random };
+        let mut missing = random;
         while missing > 0 {
             let bytes = blocks()?;
             for byte in bytes.into_iter().map(usize::from).filter(|byte| *byte < fair).take(missing)
@@ -93,7 +109,18 @@ impl Placeholder {
         }
         let probe = PROBE.min(text.len() - shape.prefix.len());
         text.push_str(&shape.suffix);
-        Ok(Placeholder { text, random: shape.prefix.len(), probe })
+        Ok(Placeholder { text, random: shape.prefix.len(), probe, secret: None })
+    }
+
+    /// The placeholder pair of an AWS credential, whatever the lengths of its keys.
+    fn pair<E>(
+        id: &PlaceholderShape,
+        mut blocks: impl FnMut() -> Result<[u8; 32], E>,
+    ) -> Result<Placeholder, E> {
+        let secret = PlaceholderShape::aws_secret_access_key();
+        let id = Placeholder::fitting(id, id.random, &mut blocks)?;
+        let secret = Placeholder::fitting(&secret, secret.random, &mut blocks)?;
+        Ok(Placeholder { secret: Some(Box::new(secret)), ..id })
     }
 
     /// Restores another process's placeholder from its text and the offset and length of its probe.
@@ -102,7 +129,27 @@ impl Placeholder {
         let plain = text.len() <= LONGEST && text.bytes().all(|byte| byte.is_ascii_graphic());
         let usual = (SHORTEST_PROBE..=PROBE).contains(&probe);
         (plain && usual && text.get(random..random.checked_add(probe)?).is_some())
-            .then_some(Placeholder { text, random, probe })
+            .then_some(Placeholder { text, random, probe, secret: None })
+    }
+
+    /// With the placeholder of the secret that belongs to it.
+    pub(super) fn with_secret(self, secret: Placeholder) -> Placeholder {
+        Placeholder { secret: Some(Box::new(secret)), ..self }
+    }
+
+    /// The placeholder of the secret that belongs to it.
+    pub(crate) fn secret(&self) -> Option<&Placeholder> {
+        self.secret.as_deref()
+    }
+
+    /// Itself, and that of its secret.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Placeholder> {
+        std::iter::once(self).chain(self.secret())
+    }
+
+    /// Itself for the first part of a key, that of its secret for the others.
+    pub(super) fn of_part(&self, part: usize) -> &Placeholder {
+        self.secret().filter(|_| part > 0).unwrap_or(self)
     }
 
     /// The offset and length of the probe.

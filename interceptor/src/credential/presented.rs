@@ -107,6 +107,8 @@ fn form(
                     })
                 })
                 .then_some("basic ".len()),
+            // The placeholder's id stands in the signature, of which another module knows.
+            Form::SigV4 => None,
             Form::Query { name } => query
                 .is_some_and(|query| {
                     query.split(['&', ';']).any(|parameter| {

@@ -6,15 +6,15 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use interceptor_policy::{KeySource, Policy};
+use interceptor_policy::{AwsKeys, KeySource, Policy};
 use zeroize::Zeroizing;
 
+use super::files::{Files, Stamp};
 use super::key::{Content, KeyProblem, RealKey};
 use super::seed::Seed;
 use super::sources::{SourceProblem, Sources};
@@ -126,6 +126,8 @@ pub enum KeyLocation {
         /// The host.
         host: String,
     },
+    /// In several places: the keys of an AWS account.
+    Aws,
 }
 
 impl fmt::Display for KeyLocation {
@@ -134,6 +136,7 @@ impl fmt::Display for KeyLocation {
             KeyLocation::Document => f.write_str("in the policy document"),
             KeyLocation::Variable(name) => write!(f, "in the variable {name}"),
             KeyLocation::File(path) => write!(f, "in the file {}", path.display()),
+            KeyLocation::Aws => f.write_str("for AWS"),
             KeyLocation::Program(name) => write!(f, "from the program {name:?}"),
             KeyLocation::Service { kind, host } => write!(f, "from {kind} at {host}"),
         }
@@ -151,6 +154,7 @@ impl KeyLocation {
             KeySource::Fetched(source) => {
                 KeyLocation::Service { kind: source.kind(), host: source.url().authority() }
             }
+            KeySource::Aws(_) => KeyLocation::Aws,
         }
     }
 }
@@ -158,35 +162,10 @@ impl KeyLocation {
 /// Looks up variables for keys and the credentials directory.
 pub(crate) type EnvironmentLookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// The state of a file when its key was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    file: (u64, u64),
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Stamp {
-        Stamp {
-            file: (metadata.dev(), metadata.ino()),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    /// The current stamp of a file.
-    pub(super) fn now(path: &Path) -> Option<Stamp> {
-        std::fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata))
-    }
-}
-
-/// A key and, if its file can be reread, the path and stamp.
+/// A key, and the files that it can be reread from.
 pub(crate) struct Loaded {
     pub(super) key: RealKey,
-    pub(super) file: Option<(PathBuf, Stamp)>,
+    pub(super) files: Files,
 }
 
 /// Reads a secret of that kind.
@@ -197,7 +176,7 @@ pub(super) fn load(
 ) -> Result<Loaded, KeyProblem> {
     let once = |text: Vec<u8>| {
         let key = RealKey::parse_as(content, Zeroizing::new(text))?;
-        Ok(Loaded { key, file: None })
+        Ok(Loaded { key, files: Files::default() })
     };
     match source {
         KeySource::Literal(key) => once(key.expose().as_bytes().to_vec()),
@@ -206,7 +185,23 @@ pub(super) fn load(
         // A credential's alone; see `KeyringEntry::load`.
         KeySource::Exec(_) => Err(KeyProblem::Source(SourceProblem::Refused(NOT_HERE))),
         KeySource::Fetched(_) => Err(KeyProblem::Source(SourceProblem::Unasked(NOT_HERE))),
+        KeySource::Aws(keys) => aws(keys, environment),
     }
+}
+
+/// Reads the keys of an AWS account.
+fn aws(keys: &AwsKeys, environment: EnvironmentLookup<'_>) -> Result<Loaded, KeyProblem> {
+    let (mut parts, mut files) = (Vec::new(), Files::default());
+    for (number, (part, source)) in keys.parts().enumerate() {
+        let loaded = load(Content::Key, source, environment).map_err(|problem| {
+            let (place, problem) = (Box::new(KeyLocation::of(source)), Box::new(problem));
+            KeyProblem::Part { part, place, problem }
+        })?;
+        files.extend(loaded.files.as_part(number));
+        parts.push(loaded.key);
+    }
+    let key = RealKey::of_aws(&parts.iter().collect::<Vec<_>>())?;
+    Ok(Loaded { key, files })
 }
 
 /// Reads a secret of that kind from a file. A shell's pipe can be read only once.
@@ -224,7 +219,9 @@ pub(crate) fn read(content: Content, path: &Path) -> Result<Loaded, KeyProblem> 
         );
     }
     let key = RealKey::parse_as(content, text)?;
-    Ok(Loaded { key, file: metadata.is_file().then(|| (path.to_owned(), Stamp::of(&metadata))) })
+    let stamp = metadata.is_file().then(|| Stamp::of(&metadata));
+    let files = stamp.map(|stamp| Files::of(path.to_owned(), stamp)).unwrap_or_default();
+    Ok(Loaded { key, files })
 }
 
 pub(super) fn located(path: &Path, environment: EnvironmentLookup<'_>) -> PathBuf {
@@ -276,7 +273,8 @@ mod tests {
         let loaded = load(Content::Key, &KeySource::File("openai".into()), &environment)
             .unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(loaded.key.expose(), "sk-credential");
-        assert_eq!(loaded.file.map(|(path, _)| path), Some(directory.path().join("openai")));
+        let paths: Vec<_> = loaded.files.iter().map(|file| file.path.clone()).collect();
+        assert_eq!(paths, [directory.path().join("openai")]);
         assert!(matches!(
             load(Content::Key, &KeySource::File("no-such-credential".into()), &environment),
             Err(KeyProblem::Unreadable(_))

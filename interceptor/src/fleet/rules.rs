@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use interceptor_policy::{Catalogue, FetchedSource, Policy, Problem, Proxy, check_besides};
+use interceptor_policy::{
+    AwsKeys, Catalogue, FetchedSource, Policy, Problem, Proxy, check_besides,
+};
 use serde_json::Value;
 
 use super::{FleetError, TextDigest};
@@ -150,13 +152,18 @@ fn hide_key(key: &mut Value) {
             for (field, value) in source {
                 match value {
                     Value::Object(_) => hide_key(value),
-                    _ if FetchedSource::SECRETS.contains(&field.as_str()) => *value = Value::Null,
+                    _ if is_secret(field) => *value = Value::Null,
                     _ => {}
                 }
             }
         }
         literal => *literal = Value::Null,
     }
+}
+
+/// Whether a field of a source holds a secret.
+fn is_secret(field: &str) -> bool {
+    FetchedSource::SECRETS.contains(&field) || AwsKeys::FIELDS.contains(&field)
 }
 
 /// The document without its keys. A key in any other field, such as a label, is replaced by its
@@ -200,6 +207,17 @@ mod tests {
         assert_eq!(rules.shown["credentials"]["openai"], Value::Null);
         assert_eq!(rules.shown["credentials_v2"]["own"]["hosts"][0], "a.example");
         assert!(!format!("{rules:?}").contains("canary"));
+    }
+
+    #[test]
+    fn what_is_shown_holds_no_part_of_a_pair_for_aws() {
+        let text = r#"{"cgroup":"/x","image":"canary-secret-0123456789",
+            "credentials":{"aws":{"aws":{
+            "access_key_id":"AKIACANARY","secret_access_key":"canary-secret-0123456789"}}}}"#;
+        let rules = read(text).unwrap();
+        let shown = rules.shown.to_string();
+        assert!(!shown.contains("canary") && !shown.contains("CANARY"), "{shown}");
+        assert!(rules.shown["credentials"]["aws"]["aws"]["secret_access_key"].is_null());
     }
 
     #[test]

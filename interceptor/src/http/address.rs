@@ -13,7 +13,7 @@ use crate::upstream::pool::PoolKey;
 
 /// The value of `Host`, or `:authority` in HTTP/2: the judged host, with its port unless it is the
 /// scheme's default.
-fn authority(key: &PoolKey) -> String {
+pub(super) fn authority(key: &PoolKey) -> String {
     let mut text = match &key.host {
         Host::Name(name) => {
             let mut text = String::with_capacity(name.as_str().len() + ":65535".len());

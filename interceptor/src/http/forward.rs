@@ -24,11 +24,13 @@ use super::refuse::origin::{broken, too_slow, unreachable};
 use super::refuse::{Unsent, failed, unsent};
 use super::respond::{Keyed, Requested, respond};
 use super::sending::{Broken, Sending};
+use super::signing::{self, Checked};
 use super::trailers::Trailers;
 use super::upload::Upload;
 use crate::audit::Protocol;
 use crate::credential::{KeyError, RealKey};
 use crate::proxy::budget::{Allowance, Exceeded};
+use crate::sigv4::Signed;
 use crate::tls::refusal::HandshakeContext;
 use crate::upstream::body::Outgoing;
 use crate::upstream::pool::{Answer, ConnectError, Connection, PoolKey};
@@ -54,12 +56,14 @@ struct Ready {
     connection: Connection,
     /// The key in it.
     keyed: Option<Keyed>,
+    /// Its signature.
+    signed: Option<Signed>,
 }
 
 /// Sends a request and returns its response.
 pub(super) async fn forward(
     mut flight: Box<Flight<'_>>,
-    body: Incoming,
+    mut body: Incoming,
     upgrade: Option<OnUpgrade>,
 ) -> Response<Download> {
     // A connection that waits for an origin is not idle.
@@ -67,15 +71,27 @@ pub(super) async fn forward(
     let switch = Switch::asked(&flight.parts);
     let h2 = flight.context.protocol == Protocol::H2 && switch == Switch::None;
     let mut way = Route { key: flight.key(), switch, h2 };
-    let ready = match ready(&mut flight, &mut way, &body).await {
+    let mut checked = None;
+    if let Some(id) = signing::signer(&flight) {
+        // Boxed, so that requests that are not signed do without its room.
+        match Box::pin(signing::verify(&mut flight, &mut body, id)).await {
+            Ok(verified) => checked = Some(verified),
+            Err(why) => return Box::pin(unsent(*flight, body, *why)).await,
+        }
+    }
+    let ready = match ready(&mut flight, &mut way, &body, checked.as_ref()).await {
         Ok(ready) => ready,
         Err(why) => return Box::pin(unsent(*flight, body, *why)).await,
     };
-    let Ready { head, range, allowance, connection, mut keyed } = ready;
-    let upload = upload(&mut flight, body, allowance.clone());
+    let Ready { head, range, allowance, connection, mut keyed, signed } = ready;
+    let mut upload = upload(&mut flight, body, allowance.clone());
+    if let (Some(checked), Some(signed)) = (&mut checked, signed) {
+        upload.seal(checked.seal(signed, &flight.parts.headers));
+    }
     let sending = upload.sending();
     let request: Request<Outgoing> = Request::from_parts(head, Box::new(upload));
-    match send(&mut flight, (&way, connection), request, &sending, &mut keyed).await {
+    let sent = send(&mut flight, (&way, connection), request, &sending, &mut keyed, checked);
+    match sent.await {
         Ok(response) => {
             sending.answered();
             let asked = Requested { switch: way.switch, upgrade, range, allowance, keyed };
@@ -93,6 +109,7 @@ async fn ready(
     flight: &mut Flight<'_>,
     way: &mut Route,
     body: &Incoming,
+    checked: Option<&Checked>,
 ) -> Result<Ready, Box<Unsent>> {
     let allowance = allowance(flight, &way.key, body)?;
     let mut taken = None;
@@ -104,7 +121,7 @@ async fn ready(
         // The certificate may be another by now.
         way.key = flight.key();
     }
-    let (head, range, key) = outgoing(flight, &way.switch).map_err(Unsent::from)?;
+    let Sent { head, range, key, signed } = outgoing(flight, way, checked).map_err(Unsent::from)?;
     let keyed = key.zip(taken).map(|(key, taken)| Keyed { key, taken });
     flight.exchange.pause();
     let connection = match connect(flight, way).await {
@@ -113,7 +130,7 @@ async fn ready(
     };
     flight.exchange.resume();
     flight.exchange.note(|record| record.ip = connection.address.map(|address| address.ip()));
-    Ok(Ready { head, range, allowance, connection, keyed })
+    Ok(Ready { head, range, allowance, connection, keyed, signed })
 }
 
 /// Refuses a request whose key has expired.
@@ -153,12 +170,18 @@ fn allowance(
     }
 }
 
-/// What is sent: the head, the range asked for, and the key in it.
-type Sent = (Parts, Option<Widened>, Option<Arc<RealKey>>);
+/// What is sent: the head, the range asked for, the key in it, and its signature.
+struct Sent {
+    head: Parts,
+    range: Option<Widened>,
+    key: Option<Arc<RealKey>>,
+    signed: Option<Signed>,
+}
 
 /// Builds the head for the origin from what was judged. Also returns the requested range, if the
 /// response is to be searched for keys.
-fn outgoing(flight: &Flight<'_>, switch: &Switch) -> Result<Sent, Deny> {
+fn outgoing(flight: &Flight<'_>, way: &Route, checked: Option<&Checked>) -> Result<Sent, Deny> {
+    let switch = &way.switch;
     let (parts, judged) = (&flight.parts, &flight.judged);
     let credential = judged.allow.credential;
     if let (Switch::Other(protocol), Some(id)) = (switch, credential) {
@@ -199,7 +222,12 @@ fn outgoing(flight: &Flight<'_>, switch: &Switch) -> Result<Sent, Deny> {
         head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, protocol);
     }
-    Ok((head, range, key))
+    let mut signed = None;
+    if let (Some(checked), Some(key), Some(id)) = (checked, &key, credential) {
+        let query = flight.uri().query().unwrap_or_default();
+        signed = Some(checked.sign(&mut head, query, &way.key, key, id)?);
+    }
+    Ok(Sent { head, range, key, signed })
 }
 
 /// Refuses a protocol in which returned keys could not be found.
@@ -274,6 +302,7 @@ async fn send(
     mut request: Request<Outgoing>,
     sending: &Arc<Sending>,
     keyed: &mut Option<Keyed>,
+    checked: Option<Checked>,
 ) -> Result<Response<Answer>, Broken> {
     let (pool, key) = (&flight.context.sandbox.pool, &way.key);
     let limits = *flight.limits();
@@ -309,7 +338,7 @@ async fn send(
                 );
                 let upload =
                     Upload::empty(&flight.exchange, &limits, sending.clone(), &flight.judged.rules);
-                let (head, _, other) = outgoing(flight, &way.switch)?;
+                let Sent { head, key: other, .. } = outgoing(flight, way, checked.as_ref())?;
                 // It may be another by now.
                 if let (Some(keyed), Some(other)) = (keyed.as_mut(), other) {
                     keyed.key = other;

@@ -94,7 +94,8 @@ pub(crate) fn inject(
             let user = basic_user(&parts.headers, keyring, id, username);
             Some((AUTHORIZATION, basic_value(user, text)?))
         }
-        Some(Form::Query { .. }) | None => None,
+        // Signed last, when all that is sent is settled; see `signing`.
+        Some(Form::Query { .. } | Form::SigV4) | None => None,
     };
 
     strip_hop_by_hop(&mut parts.headers);

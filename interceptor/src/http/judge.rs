@@ -19,9 +19,11 @@ use super::context::{Context, count};
 use super::flight::{Destination, Judged};
 use super::refuse::Denied;
 use super::refuse::deny::{named_placeholder, refusal};
+use super::signing;
 use super::strict::REFUSED_METHOD;
 use super::strict::head::{self, Refused};
 use crate::proxy::Rules;
+use crate::sigv4::Claim;
 
 /// The HTTP/1.1 filter replaces a refused request with a stand-in. Returns its refusal if this is
 /// one.
@@ -56,7 +58,8 @@ pub(super) fn judge(
     let overrides: Vec<&str> = overrides.iter().map(AsRef::as_ref).collect();
     let uri = to.uri(parts);
     let presented = rules.keyring.presented(&parts.headers, uri.query());
-    let decision = rules.policy.decide(&Request {
+    let claim = signing::scope(&rules.policy, parts, uri.query());
+    let request = Request {
         scheme: to.scheme,
         host: &to.host,
         port: to.port,
@@ -64,11 +67,25 @@ pub(super) fn judge(
         path: uri.path(),
         overrides: &overrides,
         presented: &meant(&presented.credentials, &to),
-    });
+        aws: claim.as_ref().map(Claim::scope),
+    };
+    let decision = copying(&rules.policy, parts, &request);
+    let decision = decision.unwrap_or_else(|| rules.policy.decide(&request));
     match decision {
         Decision::Allow(allow) => Ok(Judged { rules, to, allow, presented, lease: None }),
         Decision::Deny(deny) => Err(Denied::to(deny, &rules, to)),
     }
+}
+
+/// Refuses to copy an object that the rules would not permit to read: it is named in a header.
+fn copying(policy: &Policy, parts: &Parts, request: &Request<'_>) -> Option<Decision> {
+    request.aws?;
+    let path = match signing::copied(&parts.headers)? {
+        Ok(path) => path,
+        Err(deny) => return Some(Decision::Deny(deny)),
+    };
+    let read = policy.decide(&Request { method: "GET", path: &path, ..*request });
+    (!read.is_allow()).then_some(read)
 }
 
 /// What a refused request asks of a person, if the policy asks about it.
@@ -85,6 +102,7 @@ pub(super) fn asked(
     let presented = meant(&presented.credentials, &to);
     let overrides: Vec<Cow<'_, str>> = overrides(parts).collect();
     let overrides: Vec<&str> = overrides.iter().map(AsRef::as_ref).collect();
+    let claim = signing::scope(&rules.policy, parts, uri.query());
     let request = Request {
         scheme: to.scheme,
         host: &to.host,
@@ -93,7 +111,12 @@ pub(super) fn asked(
         path: uri.path(),
         overrides: &overrides,
         presented: &presented,
+        aws: claim.as_ref().map(Claim::scope),
     };
+    // A person would permit what is copied to, and not what is copied.
+    if copying(&rules.policy, parts, &request).is_some() {
+        return None;
+    }
     if !rules.policy.asks(&request, deny) {
         return None;
     }
@@ -108,6 +131,7 @@ pub(super) fn asked(
         credential: used.map(|id| rules.policy.credential(id).name.clone()),
         misused: false,
         address: None,
+        aws: claim.as_ref().map(|claim| signing::text(claim.scope())),
         port: to.port,
         host: to.host,
     })
@@ -194,6 +218,7 @@ pub(super) fn later(
     // By name, so that a long stream or WebSocket keeps no old rules or keys alive.
     let before: SmallVec<[Arc<str>; 1]> =
         presented.credentials.iter().map(|id| rules.policy.shared_name(*id)).collect();
+    let claim = signing::scope(&rules.policy, parts, uri.query());
     move |policy| {
         let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
         // Without its credential, the request is not permitted.
@@ -207,6 +232,7 @@ pub(super) fn later(
             path: uri.path(),
             overrides: &overrides,
             presented: &presented,
+            aws: claim.as_ref().map(Claim::scope),
         });
         matches!(decision, Decision::Allow(_))
     }

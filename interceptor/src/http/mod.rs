@@ -5,13 +5,14 @@
 //!   well-formed HTTP/1.1 messages reach hyper, and `rest` takes the stream back from hyper while
 //!   the connection is idle. `context` holds what its requests share. `activity` and `stall` tell
 //!   whether it is idle. `frames` and `unserved` record input that never becomes a request.
-//! - `serve`: its requests, each judged on its own.
+//! - `serve`: its requests, each judged on its own. `metadata`: those for AWS's metadata addresses.
 //! - `judge`: which host a request is for (`authority`, `base_url`) and whether it is permitted.
 //! - `flight`: a judged request with everything its forwarding needs.
 //! - `forward`: sends the judged request to its origin. It is rebuilt with the real key
 //!   (`inject`), without headers that would hide the response from redaction (`offers`), and for
 //!   the protocol of its connection (`address`). `upload`, `trailers`, `sending`: its body, counted
 //!   and limited, never buffered whole.
+//!   `signing`: requests that are signed for AWS.
 //! - `respond`: brings the response back, with real keys removed ([`redact`]). `body`: its body, as
 //!   it streams.
 //! - `upgrade`: WebSockets and other protocols after their handshake.
@@ -38,6 +39,7 @@ pub(crate) mod hold;
 mod inject;
 mod judge;
 mod linger;
+mod metadata;
 mod offers;
 pub mod redact;
 pub(crate) mod refuse;
@@ -45,6 +47,7 @@ mod respond;
 mod rest;
 mod sending;
 mod serve;
+mod signing;
 mod stall;
 pub(crate) mod strict;
 mod trailers;

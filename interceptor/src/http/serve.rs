@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tracing::Instrument as _;
 
 use super::admitted::{crowded, note, until_cut};
@@ -16,6 +16,7 @@ use super::exchange::Exchange;
 use super::flight::{Flight, Judged};
 use super::hold::{self, Held};
 use super::judge::{judge, stand_in};
+use super::metadata;
 use super::offers::asks_for_upgrade;
 use super::refuse::{Denied, refuse};
 use super::strict::Upgrade;
@@ -45,6 +46,13 @@ async fn answered(
         request.version() == Version::HTTP_11 && asks_for_upgrade(request.headers());
     let upgrade = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
+    if metadata::is_there(&context.identity) && body.is_end_stream() {
+        let rules = context.sandbox.rules();
+        if let Some((id, response)) = metadata::answer(&context, &rules, &parts) {
+            metadata::note(&context, &rules, &parts, id, &mut exchange);
+            return metadata::told(response, exchange);
+        }
+    }
     let mut response = match admit(&context, &parts, &mut exchange) {
         Ok(judged) => {
             let flight = Box::new(Flight { context: &context, parts, judged, exchange });

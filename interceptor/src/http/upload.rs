@@ -19,6 +19,7 @@ use super::exchange::Exchange;
 use super::redact::BoxError;
 use super::refuse::deny::refusal;
 use super::sending::{Broken, Sending, is_malformed};
+use super::signing::Seal;
 use super::trailers::Trailers;
 use crate::metrics::SandboxMetrics;
 use crate::proxy::Rules;
@@ -42,6 +43,8 @@ pub(crate) struct Upload {
     trailers: Trailers,
     /// An error is held back until the data before it is written.
     held: bool,
+    /// What the body of a signed request has to be.
+    seal: Option<Seal>,
 }
 
 impl Upload {
@@ -70,6 +73,7 @@ impl Upload {
             timer: None,
             trailers,
             held: false,
+            seal: None,
         }
     }
 
@@ -94,7 +98,13 @@ impl Upload {
             timer: None,
             trailers: Trailers::new(rules.clone(), None, None),
             held: false,
+            seal: None,
         }
+    }
+
+    /// Says what the body of a signed request has to be.
+    pub(super) fn seal(&mut self, seal: Option<Seal>) {
+        self.seal = seal;
     }
 
     /// The shared state of the body.
@@ -121,7 +131,20 @@ impl Upload {
 
     fn frame(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Broken> {
         match frame.into_data() {
-            Ok(data) => self.admit(data.len() as u64).map(|()| Frame::data(data)),
+            Ok(data) => {
+                let data = match &mut self.seal {
+                    None => data,
+                    Some(seal) => {
+                        let data = seal.pass(data)?;
+                        // Its end is not sent before all of it was verified.
+                        if self.inner.as_ref().is_none_or(Body::is_end_stream) {
+                            seal.finish()?;
+                        }
+                        data
+                    }
+                };
+                self.admit(data.len() as u64).map(|()| Frame::data(data))
+            }
             Err(frame) => match frame.into_trailers() {
                 Ok(fields) => {
                     let bytes = size(&fields);
@@ -136,6 +159,21 @@ impl Upload {
 
     /// The next frame from the sandbox.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if let Some(data) = self.seal.as_mut().and_then(Seal::take) {
+            return Poll::Ready(Some(self.admit(data.len() as u64).map(|()| Frame::data(data))));
+        }
+        loop {
+            let next = std::task::ready!(self.poll_inner(cx));
+            // A chunk that is still incomplete.
+            let is_empty = |frame: &Frame<Bytes>| frame.data_ref().is_some_and(Bytes::is_empty);
+            let waits = self.seal.is_some() && !self.is_end_stream();
+            if !(waits && matches!(&next, Some(Ok(frame)) if is_empty(frame))) {
+                return Poll::Ready(next);
+            }
+        }
+    }
+
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
         let Poll::Ready(next) = Pin::new(inner).poll_frame(cx) else {
             self.sending.starved.store(true, Ordering::Relaxed);
@@ -158,7 +196,7 @@ impl Upload {
         Poll::Ready(match next {
             Some(Ok(frame)) => Some(self.frame(frame)),
             Some(Err(error)) => Some(Err(Broken::of(&error))),
-            None => None,
+            None => self.seal.as_ref().and_then(|seal| seal.finish().err()).map(Err),
         })
     }
 
@@ -221,9 +259,13 @@ impl Body for Upload {
 
     fn is_end_stream(&self) -> bool {
         self.inner.as_ref().is_none_or(Body::is_end_stream)
+            && self.seal.as_ref().is_none_or(|seal| seal.held() == 0)
     }
 
     fn size_hint(&self) -> SizeHint {
+        if let Some(held) = self.seal.as_ref().map(Seal::held).filter(|held| *held > 0) {
+            return SizeHint::with_exact(held);
+        }
         self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }

@@ -35,6 +35,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(5);
 /// Maximum incomplete HTTP/2 request heads. Each may take about 2 MB, and ordinary clients rarely
 /// send one in several frames.
 const MOST_UNFINISHED_HEADS: usize = 64;
+/// Maximum of bodies that are read before they are sent: 64 MiB, in permits of 64 KiB.
+const MOST_HELD: usize = 1024;
 
 /// Why a sandbox could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +88,8 @@ pub struct Sandbox {
     pub(crate) requests: Quota,
     /// One slot per incomplete HTTP/2 request head.
     pub(crate) heads: Arc<Semaphore>,
+    /// What bodies that are read before they are sent may hold, in permits of 64 KiB.
+    pub(crate) held: Arc<Semaphore>,
     /// What was sent to each host.
     pub(crate) budget: Budget,
     /// What a person is asked, and the leases.
@@ -172,6 +176,7 @@ impl Sandbox {
             connections,
             requests,
             heads: Arc::new(Semaphore::new(MOST_UNFINISHED_HEADS)),
+            held: Arc::new(Semaphore::new(MOST_HELD)),
             budget: kept.budget,
             asking: Arc::new(asking),
             live: Arc::default(),

@@ -43,9 +43,19 @@ pub fn script(lab: &Lab, name: &str) -> PathBuf {
 
 /// The directory that `PYTHONPATH` names: the packages of `tests/clients/python/requirements.txt`.
 pub fn python_packages() -> PathBuf {
+    pip_packages("python")
+}
+
+/// The same of `tests/clients/aws/requirements.txt`.
+pub fn aws_python_packages() -> PathBuf {
+    pip_packages("aws")
+}
+
+fn pip_packages(name: &str) -> PathBuf {
+    let list = format!("{name}/requirements.txt");
     prepared(
-        "python",
-        &[&text("python/requirements.txt"), &version(PYTHON, &["--version"])],
+        &format!("{name}-pip"),
+        &[&text(&list), &version(PYTHON, &["--version"])],
         |directory| {
             let mut pip = Command::new(PYTHON);
             pip.args([
@@ -57,7 +67,7 @@ pub fn python_packages() -> PathBuf {
                 "--disable-pip-version-check",
             ]);
             pip.args(["--root-user-action", "ignore", "--target"]).arg(directory);
-            pip.arg("--requirement").arg(source("python/requirements.txt"));
+            pip.arg("--requirement").arg(source(&list));
             run(
                 pip,
                 "Debian's python3 with pip (package python3-pip), and a package index that pip is \
@@ -70,6 +80,11 @@ pub fn python_packages() -> PathBuf {
 /// The directory that holds `node_modules`: the packages of `tests/clients/node/package.json`.
 pub fn node_packages() -> PathBuf {
     npm_packages("node")
+}
+
+/// The same with the SDK of AWS: `tests/clients/aws/package.json`.
+pub fn aws_node_packages() -> PathBuf {
+    npm_packages("aws")
 }
 
 /// The same with what drives a browser: `tests/clients/browser/package.json`.
@@ -160,7 +175,11 @@ impl Sandbox<'_> {
 
 /// Lets programs in the sandboxes' working directory find Node's packages.
 pub fn link_node_packages(lab: &Lab) {
-    let packages = node_packages();
+    link_packages(lab, &node_packages());
+}
+
+/// Lets programs in the sandboxes' working directory find these packages for Node.
+pub fn link_packages(lab: &Lab, packages: &Path) {
     for name in ["node_modules", "package.json"] {
         let link = lab.work().join(name);
         if fs::symlink_metadata(&link).is_err() {

@@ -73,6 +73,11 @@ impl Seen {
         Seen { protocol: "h2", ..Seen::from_head(&format!("POST {method} HTTP/2\nhost: {host}\n")) }
     }
 
+    /// A request received by a server that has its own parser.
+    pub fn of_http(host: &str, method: &str, path: &str) -> Seen {
+        Seen::from_head(&format!("{method} {path} HTTP/1.1\nhost: {host}\n"))
+    }
+
     /// Every value of a field.
     pub fn values(&self, name: &str) -> Vec<&str> {
         self.headers

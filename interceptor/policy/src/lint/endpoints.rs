@@ -66,7 +66,7 @@ fn mints(linter: &mut Linter<'_>, id: CredentialId, endpoints: Option<&Endpoints
         let Ok(path) = CanonicalPath::parse(path) else { continue };
         // Without endpoint rules everything is permitted, which is plain from the document.
         let Some(endpoints) = endpoints else { return };
-        if let Outcome::Permitted(rule) = endpoints.judge(method, &path) {
+        if let Outcome::Permitted(rule) = endpoints.judge(method, &path, None) {
             let text = format!(
                 "this permits `{method} {path}`, with which {} issues further credentials that \
                  the sandbox could keep",

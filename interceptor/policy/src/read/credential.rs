@@ -41,6 +41,9 @@ impl Reader {
         credential.hosts = hosts.map(|node| self.hosts(&node));
         credential.inject = inject.and_then(|node| self.inject(&node));
         credential.env = env.map(|node| self.env(&node));
+        if credential.key.as_ref().is_some_and(KeySource::is_aws) {
+            self.check_aws(node, &credential);
+        }
         if let Some(node) = plaintext {
             credential.allow_plaintext = self.bool(&node, "`allow_plaintext`").unwrap_or_default();
         }
@@ -52,6 +55,9 @@ impl Reader {
 
     /// A credential's key, or its source.
     pub(super) fn key(&mut self, node: &Node<'_>) -> Option<KeySource> {
+        if has_one(node, &["aws"]) {
+            return self.aws(node);
+        }
         if has_one(node, &FETCHED) {
             return self.fetched(node);
         }
@@ -121,7 +127,7 @@ impl Reader {
         }
     }
 
-    fn literal_key(&mut self, node: &Node<'_>) -> Option<KeySource> {
+    pub(super) fn literal_key(&mut self, node: &Node<'_>) -> Option<KeySource> {
         let key = node.string();
         match key.as_deref().map(String::as_str) {
             None => self.error(node, "the key is not valid Unicode (half of a surrogate pair)"),

@@ -20,7 +20,7 @@ impl Reader {
     }
 
     fn endpoint(&mut self, node: &Node<'_>) -> Option<EndpointDocument> {
-        let [methods, paths, ask] = self.fields(node, "an endpoint rule", ENDPOINT)?;
+        let [methods, paths, aws, ask] = self.fields(node, "an endpoint rule", ENDPOINT)?;
         if methods.is_none() {
             self.error(node, "the field `methods` is missing; an empty list means any method");
         }
@@ -31,8 +31,12 @@ impl Reader {
         let paths = paths.and_then(|node| self.paths(&node));
         // A value that is neither true nor false must not permit.
         let ask = ask.is_some_and(|node| self.bool(&node, "`ask`").unwrap_or(true));
+        let aws = match aws {
+            Some(node) => Some(self.aws_scopes(&node)?),
+            None => None,
+        };
         let pointer = node.pointer.clone();
-        Some(EndpointDocument { methods: methods?, paths: paths?, ask, pointer })
+        Some(EndpointDocument { methods: methods?, paths: paths?, aws, ask, pointer })
     }
 
     /// The methods; `None` if one is invalid, because a rule without it would not be the rule that

@@ -3,13 +3,18 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::super::credential::{ExecSource, KeySource};
+use super::super::credential::{ExecSource, KeySource, Prints};
 use super::super::json::Node;
 use super::{EXEC, Reader};
 
 impl Reader {
     /// A program that prints a key.
     pub(super) fn program(&mut self, node: &Node<'_>) -> Option<KeySource> {
+        self.program_source(node, Prints::Key).map(KeySource::Exec)
+    }
+
+    /// A program that prints keys.
+    pub(super) fn program_source(&mut self, node: &Node<'_>, prints: Prints) -> Option<ExecSource> {
         let known = self.errors.len();
         let [exec, timeout, ttl] = self.fields(node, "a key from a program", EXEC)?;
         let Some(exec) = exec else {
@@ -21,7 +26,7 @@ impl Reader {
         let argv = self.argv(&exec)?;
         let timeout = self.seconds(timeout, &ExecSource::TIMEOUTS, ExecSource::TIMEOUT);
         let ttl = self.seconds(ttl, &ExecSource::TTLS, ExecSource::TTL);
-        Some(KeySource::Exec(ExecSource { argv, timeout: timeout?, ttl: ttl? }))
+        Some(ExecSource { argv, timeout: timeout?, ttl: ttl?, prints })
     }
 
     fn argv(&mut self, node: &Node<'_>) -> Option<Vec<String>> {

@@ -24,8 +24,16 @@ fn is_asked(policy: &Policy, method: &str, url: &str, presented: &[&str]) -> boo
     let presented: Vec<CredentialId> =
         presented.iter().map(|name| policy.credential_named(name).unwrap()).collect();
     let port = port.unwrap_or(scheme.default_port());
-    let request =
-        Request { scheme, host: &host, port, method, path, overrides: &[], presented: &presented };
+    let request = Request {
+        scheme,
+        host: &host,
+        port,
+        method,
+        path,
+        overrides: &[],
+        presented: &presented,
+        aws: None,
+    };
     match policy.decide(&request) {
         Decision::Allow(_) => panic!("{method} {url} is permitted"),
         Decision::Deny(deny) => policy.asks(&request, &deny),
@@ -146,6 +154,7 @@ pub(super) fn subject(method: &str, host: &str, port: u16, path: &str) -> Subjec
         credential: None,
         misused: false,
         address: None,
+        aws: None,
     }
 }
 

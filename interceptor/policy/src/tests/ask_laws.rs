@@ -76,6 +76,7 @@ fn judged(policy: &Policy, subject: &Subject) -> (Decision, bool) {
         method: &subject.method,
         path: &subject.path,
         overrides: &[],
+        aws: None,
         presented: &[],
     };
     let decision = policy.decide(&request);

@@ -146,6 +146,7 @@ fn every_variable_of_a_base_url_leads_to_its_service() {
     let services = Catalogue::builtin();
     let keys: Vec<String> = services
         .services()
+        .filter(|service| !service.base_url_env.is_empty())
         .map(|service| format!("\"{}\": \"sk-some-key\"", service.name))
         .collect();
     let policy = policy(&format!("{{ \"credentials\": {{ {} }} }}", keys.join(", ")));

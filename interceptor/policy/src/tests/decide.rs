@@ -293,6 +293,7 @@ fn options_asterisk_names_no_path_that_a_rule_could_permit() {
             method,
             path: "*",
             overrides: &[],
+            aws: None,
             presented: &[],
         })
     };

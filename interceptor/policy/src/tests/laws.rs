@@ -244,6 +244,7 @@ fn ask(policy: &Policy, method: &str, path: &str) -> Decision {
         method,
         path,
         overrides: &[],
+        aws: None,
         presented: &[],
     })
 }

@@ -3,6 +3,7 @@
 mod agents;
 mod ask;
 mod ask_laws;
+mod aws;
 mod base_url;
 mod bounds;
 mod catalogue;
@@ -67,6 +68,7 @@ pub(super) fn decide_with(
         path: path.split('?').next().unwrap(),
         overrides,
         presented: &presented,
+        aws: None,
     })
 }
 

@@ -124,6 +124,7 @@ fn a_refusal_says_what_permits_it_and_the_edit_does() {
         credential: None,
         misused: false,
         address: None,
+        aws: None,
     };
     for (document, edit) in [
         (

@@ -21,6 +21,7 @@ fn request(method: &str, url: &str) -> Subject {
         credential: None,
         misused: false,
         address: None,
+        aws: None,
     }
 }
 

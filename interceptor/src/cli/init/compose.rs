@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::look::{Remote, Surroundings};
 use crate::cli::agents::{self, key_variables};
+use crate::cli::aws_variables::key_in;
 
 /// A credential of the policy.
 #[derive(Default)]
@@ -43,7 +44,9 @@ pub(super) fn policy(
         out.push_str("  // Inside, the variables hold placeholders; the keys stay outside.\n");
         out.push_str("  \"credentials_v2\": {\n");
         for (service, used) in &credentials {
-            credential(&mut out, service, used);
+            let is_set = |name: &str| here.set.iter().any(|known| known == name);
+            let key = key_in(catalogue.service(service), &used.variable, &is_set);
+            credential(&mut out, service, used, &key);
         }
         out.push_str("  },\n");
     }
@@ -193,8 +196,7 @@ fn plain(name: &str) -> String {
     name.chars().filter(|c| c.is_ascii_alphanumeric() || "._-/".contains(*c)).collect()
 }
 
-fn credential(out: &mut String, service: &str, used: &Used) {
-    let key = json!({ "env": used.variable });
+fn credential(out: &mut String, service: &str, used: &Used, key: &Value) {
     let _ = writeln!(out, "    {}: {{\n      \"key\": {key},", Value::from(service));
     for (field, values) in [("hosts", &used.hosts), ("env", &used.env)] {
         if !values.is_empty() {

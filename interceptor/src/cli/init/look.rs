@@ -55,6 +55,8 @@ impl Surroundings {
         for used in agents().iter().flat_map(|agent| &agent.credentials) {
             set.extend(key_variables(used, catalogue).iter().filter(is_set).cloned());
         }
+        // It belongs to the keys of a service, and is none by itself.
+        set.extend(["AWS_SESSION_TOKEN".to_owned()].iter().filter(is_set).cloned());
         let installed = |agent: &&Agent| agent.commands.iter().any(|name| on_path(person, name));
         let remotes = git_config(person, directory).map(|text| remotes(&text)).unwrap_or_default();
         Surroundings { agents: agents().iter().filter(installed).collect(), keys, set, remotes }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::output::{Output, Place};
 use super::{learnt, tell_unkept};
 use crate::audit::{Audit, Observer, Record};
+use crate::cli::aws_variables::key_in;
 use crate::cli::person::Person;
 use crate::cli::policy_file::printable;
 use crate::cli::{registries, trust};
@@ -123,7 +124,10 @@ fn open_document(catalogue: &Catalogue, environment: &[(OsString, OsString)]) ->
         let own = service.env.iter().all(|variable| !taken.contains(&variable.as_str()));
         if let Some(variable) = service.env.iter().find(|variable| own && is_set(variable)) {
             taken.extend(service.env.iter().map(String::as_str));
-            credentials.insert(service.name.clone(), json!({ "key": { "env": variable } }));
+            credentials.insert(
+                service.name.clone(),
+                json!({ "key": key_in(Some(service), variable, &is_set) }),
+            );
         }
     }
     match credentials.is_empty() {

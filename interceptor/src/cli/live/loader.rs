@@ -239,7 +239,10 @@ impl Loader {
         let mut problems = Vec::new();
         for (key, pointer) in policy.secret_sources() {
             let (path, what) = match key {
-                KeySource::Env(_) | KeySource::Exec(_) | KeySource::Fetched(_) => continue,
+                KeySource::Env(_)
+                | KeySource::Exec(_)
+                | KeySource::Fetched(_)
+                | KeySource::Aws(_) => continue,
                 KeySource::File(path) => (path.as_path(), "the key's file"),
                 KeySource::Literal(_) => match file {
                     Some(file) if !self.is_covered(file) => (file, "the policy's file"),

@@ -186,7 +186,10 @@ fn operators(name: &str, secret: Option<Secret>, uid: u32) -> anyhow::Result<Rul
         match key {
             KeySource::Env(variable) => key_variables.push(variable.clone()),
             KeySource::File(path) => hidden.extend(setup::regular_file(path).map(SentPath)),
-            KeySource::Literal(_) | KeySource::Exec(_) | KeySource::Fetched(_) => {}
+            KeySource::Literal(_)
+            | KeySource::Exec(_)
+            | KeySource::Fetched(_)
+            | KeySource::Aws(_) => {}
         }
     }
     // A lease could send the operator's keys elsewhere, and the member can pass for whoever gives

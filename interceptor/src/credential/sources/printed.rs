@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use interceptor_policy::ExecSource;
+use interceptor_policy::{ExecSource, Prints};
 use jiff::Timestamp;
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -103,12 +103,15 @@ pub(super) fn read(
     source: &ExecSource,
     now: Timestamp,
 ) -> Result<Printed, SourceProblem> {
+    if source.prints == Prints::AwsKeys {
+        let (key, end) = aws_keys(&text)?;
+        return living(key, end, source.ttl, now);
+    }
     if !text.trim_ascii_start().starts_with(b"{") {
         return lasting(text, End::Never, source.ttl, now);
     }
     let (secret, end) = recognised(&text)?;
-    let key = Zeroizing::new(secret.expose().as_bytes().to_vec());
-    lasting(key, end, source.ttl, now)
+    living(parsed(&secret)?, end, source.ttl, now)
 }
 
 /// A key until its end; for as long as `ttl` if that is not told.
@@ -118,7 +121,10 @@ pub(super) fn lasting(
     ttl: Duration,
     now: Timestamp,
 ) -> Result<Printed, SourceProblem> {
-    let key = RealKey::parse(key)?;
+    living(RealKey::parse(key)?, end, ttl, now)
+}
+
+fn living(key: RealKey, end: End, ttl: Duration, now: Timestamp) -> Result<Printed, SourceProblem> {
     let left = match end {
         End::Never => {
             let until = now.checked_add(ttl).ok();
@@ -141,6 +147,29 @@ pub(super) fn lasting(
 /// Whatever is wrong with a text, an error of the parser may quote it.
 fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, SourceProblem> {
     serde_json::from_slice(text).map_err(|_| SourceProblem::Form)
+}
+
+fn parsed(secret: &Secret) -> Result<RealKey, SourceProblem> {
+    Ok(RealKey::parse(Zeroizing::new(secret.expose().as_bytes().to_vec()))?)
+}
+
+/// The form of AWS's `credential_process`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Process {
+    access_key_id: Secret,
+    secret_access_key: Secret,
+    session_token: Option<Secret>,
+    expiration: Option<Number>,
+}
+
+fn aws_keys(text: &[u8]) -> Result<(RealKey, End), SourceProblem> {
+    let Process { access_key_id, secret_access_key, session_token, expiration } = parse(text)?;
+    let given = [Some(access_key_id), Some(secret_access_key), session_token];
+    let given = given.iter().flatten().filter(|part| !part.expose().is_empty());
+    let parts = given.map(parsed).collect::<Result<Vec<_>, _>>()?;
+    let key = RealKey::of_aws(&parts.iter().collect::<Vec<_>>())?;
+    Ok((key, at(expiration)?))
 }
 
 fn recognised(text: &[u8]) -> Result<(Secret, End), SourceProblem> {

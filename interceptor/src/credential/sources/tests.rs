@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use interceptor_policy::ExecSource;
+use interceptor_policy::{ExecSource, Prints};
 use zeroize::Zeroizing;
 
 use super::super::keyring::Keyring;
@@ -18,7 +18,8 @@ const NOW: &str = "2026-01-02T03:04:05Z";
 
 fn source(program: &str, ttl: Duration) -> ExecSource {
     let timeout = Duration::from_secs(30);
-    ExecSource { argv: vec![program.to_owned(), "--secret-argument".to_owned()], timeout, ttl }
+    let argv = vec![program.to_owned(), "--secret-argument".to_owned()];
+    ExecSource { argv, timeout, ttl, prints: Prints::Key }
 }
 
 fn printed(text: &str) -> Result<(String, u64), SourceProblem> {

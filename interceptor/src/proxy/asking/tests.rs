@@ -45,6 +45,7 @@ pub(super) fn subject(host: &str, path: &str) -> Subject {
         credential: None,
         misused: false,
         address: None,
+        aws: None,
     }
 }
 

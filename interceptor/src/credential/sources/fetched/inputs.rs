@@ -80,7 +80,9 @@ impl Inputs {
                 Ok(programs) => Input::Program(source.clone(), programs.clone()),
                 Err(why) => Input::Missing(SourceProblem::Refused(why).to_string()),
             },
-            KeySource::Fetched(_) => Input::Missing("comes from a service".to_owned()),
+            KeySource::Fetched(_) | KeySource::Aws(_) => {
+                Input::Missing("comes from a service".to_owned())
+            }
         };
         let by_field = source.inputs().into_iter().map(|(field, from)| (field, input(from)));
         Inputs { by_field: by_field.collect(), household }

@@ -1,0 +1,120 @@
+//! A pair of keys, and the signatures it makes.
+
+use aws_lc_rs::{constant_time, hmac};
+use zeroize::Zeroizing;
+
+use super::ALGORITHM;
+use super::claim::Claim;
+use super::payload::{Digest, EMPTY};
+
+/// The keys that requests are signed with.
+#[derive(Clone, Copy)]
+pub(crate) struct Pair<'a> {
+    /// The access key's id.
+    pub(crate) id: &'a str,
+    /// The secret access key.
+    pub(crate) secret: &'a str,
+    /// The session token of temporary keys.
+    pub(crate) token: Option<&'a str>,
+}
+
+/// What a signature is for: date, region and service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Context {
+    /// `YYYYMMDDTHHMMSSZ`.
+    pub(super) time: String,
+    /// `YYYYMMDD/REGION/SERVICE/aws4_request`.
+    pub(super) scope: String,
+}
+
+impl Context {
+    pub(super) fn of(claim: &Claim) -> Context {
+        let Claim { time, region, service, .. } = claim;
+        let date = &time[..8];
+        Context { time: time.clone(), scope: format!("{date}/{region}/{service}/aws4_request") }
+    }
+}
+
+/// The key for one scope (not a long-lived secret: it is good for a day, a region and a service).
+#[derive(Clone)]
+pub(super) struct SigningKey(hmac::Key);
+
+impl SigningKey {
+    pub(super) fn new(pair: &Pair<'_>, context: &Context) -> SigningKey {
+        let first = Zeroizing::new(["AWS4", pair.secret].concat());
+        let mut key = hmac::Key::new(hmac::HMAC_SHA256, first.as_bytes());
+        for part in context.scope.split('/') {
+            let mut tag = Zeroizing::new([0_u8; 32]);
+            tag.copy_from_slice(hmac::sign(&key, part.as_bytes()).as_ref());
+            key = hmac::Key::new(hmac::HMAC_SHA256, &*tag);
+        }
+        SigningKey(key)
+    }
+
+    fn sign(&self, text: &str) -> Signature {
+        Signature(hex(hmac::sign(&self.0, text.as_bytes()).as_ref()))
+    }
+
+    /// The signature of a request.
+    pub(super) fn request(&self, context: &Context, canonical: &str) -> Signature {
+        let Context { time, scope } = context;
+        let digest = Digest::of(canonical.as_bytes());
+        self.sign(&format!("{ALGORITHM}\n{time}\n{scope}\n{}", digest.as_str()))
+    }
+
+    /// The signature of a chunk behind another signature.
+    pub(super) fn chunk(&self, context: &Context, before: &Signature, data: &Digest) -> Signature {
+        let Context { time, scope } = context;
+        let (before, data) = (before.as_str(), data.as_str());
+        self.sign(&format!("{ALGORITHM}-PAYLOAD\n{time}\n{scope}\n{before}\n{EMPTY}\n{data}"))
+    }
+
+    /// The signature of the trailers behind the last chunk.
+    pub(super) fn trailer(
+        &self,
+        context: &Context,
+        before: &Signature,
+        fields: &Digest,
+    ) -> Signature {
+        let Context { time, scope } = context;
+        let (before, fields) = (before.as_str(), fields.as_str());
+        self.sign(&format!("{ALGORITHM}-TRAILER\n{time}\n{scope}\n{before}\n{fields}"))
+    }
+}
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SigningKey(…)")
+    }
+}
+
+/// A signature: 64 hexadecimal digits.
+#[derive(Clone, Debug)]
+pub(super) struct Signature(String);
+
+impl Signature {
+    /// The length of its text.
+    pub(super) const LENGTH: usize = 64;
+
+    /// A signature that a request brings.
+    pub(super) fn parse(text: &str) -> Option<Signature> {
+        let is_hex = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
+        (text.len() == Signature::LENGTH && text.bytes().all(is_hex))
+            .then(|| Signature(text.to_owned()))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Compares in constant time.
+    pub(super) fn is(&self, other: &Signature) -> bool {
+        constant_time::verify_slices_are_equal(self.0.as_bytes(), other.0.as_bytes()).is_ok()
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
