@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crate::client::fetch::{Plan, Report};
 use crate::lab::{Lab, Road, Sweep};
 use crate::outcome::Outcome;
+use crate::people;
 use crate::running::{Output, Running};
 
 /// A run, not yet started: a policy, options, an environment.
@@ -27,6 +28,7 @@ pub struct Sandbox<'lab> {
     input: Option<Vec<u8>>,
     piped: bool,
     bare: bool,
+    trusted: bool,
     host_net: bool,
     audit: Option<OsString>,
     resolver: Option<SocketAddr>,
@@ -50,6 +52,7 @@ impl<'lab> Sandbox<'lab> {
             input: None,
             piped: false,
             bare: false,
+            trusted: false,
             host_net: false,
             audit: None,
             resolver: None,
@@ -136,6 +139,13 @@ impl<'lab> Sandbox<'lab> {
     #[must_use]
     pub fn bare(mut self) -> Self {
         self.bare = true;
+        self
+    }
+
+    /// Types `interceptor trust` for the policy before, which one that names programs needs.
+    #[must_use]
+    pub fn trusted(mut self) -> Self {
+        self.trusted = true;
         self
     }
 
@@ -249,7 +259,7 @@ impl<'lab> Sandbox<'lab> {
                     .arg(&binary);
             }
         }
-        process.arg("run").arg("--policy").arg(policy);
+        process.arg("run").arg("--policy").arg(&policy);
         let mut state = directory.join("state");
         if let Some(member) = self.lab.member() {
             process.arg("--daemon").arg(member.socket());
@@ -269,7 +279,12 @@ impl<'lab> Sandbox<'lab> {
         }
         process.args(command).current_dir(self.lab.work());
         process.env_clear().env("HOME", self.lab.work());
-        process.env("XDG_STATE_HOME", state).envs(self.environment);
+        process.env("XDG_STATE_HOME", &state).envs(self.environment);
+        if self.trusted {
+            let mut trust = Command::new(&binary);
+            trust.arg("trust").arg(&policy).env_clear().env("HOME", self.lab.work());
+            people::out(&trust.env("XDG_STATE_HOME", &state).output().expect("the binary"));
+        }
         let piped = self.piped || self.input.is_some();
         process.stdin(if piped { Stdio::piped() } else { Stdio::null() });
         let child = process.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();

@@ -188,7 +188,7 @@ fn a_found_policy_waits_for_trust_whoever_can_write_it() {
         let said = lab.directory().join("said");
         let mut run = Conversing::start(&account, &before, &[], &said);
         fs::write(&policy, BOTH).unwrap();
-        run.wait_for(&format!("{WAITS}a policy that was found holds only when you trust it"));
+        run.wait_for(&format!("{WAITS}this policy holds only when you trust it"));
         assert_eq!(permitted(&mut run), ["one.test"]);
         typed(&account, &before, &["trust"]);
         run.wait_for(IN_FORCE);

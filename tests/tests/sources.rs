@@ -74,7 +74,7 @@ struct Client<'lab> {
 impl<'lab> Client<'lab> {
     fn start(lab: &'lab Lab, policy: &Value) -> Client<'lab> {
         let script = ASK_EACH_LINE.replace("HOST", HOST);
-        let sandbox = lab.sandbox(policy).at_origin(HOST).open_stdin();
+        let sandbox = lab.sandbox(policy).trusted().at_origin(HOST).open_stdin();
         Client { lab, running: sandbox.start(&["sh", "-c", &script]), asked: 0 }
     }
 
@@ -217,7 +217,8 @@ fn a_program_that_fails_is_named_with_its_error_and_never_with_what_it_said() {
             let patience = if said.starts_with("did not end") { 9 } else { 60 };
             let key = json!({ "exec": [program.path()], "timeout_seconds": patience });
             let policy = policy(&key);
-            let outcome = lab.sandbox(&policy).bare().at_origin(HOST).run(&["true"]);
+            let sandbox = lab.sandbox(&policy).trusted().bare();
+            let outcome = sandbox.at_origin(HOST).run(&["true"]);
             assert_eq!(outcome.code(), Some(125), "{script}: {}", outcome.err());
             let (path, err) = (program.path(), outcome.err());
             let said = format!("the program {:?} {said}", path.display().to_string());
@@ -232,7 +233,8 @@ fn a_program_that_fails_is_named_with_its_error_and_never_with_what_it_said() {
             ("no-such-program-anywhere", "was not found in PATH"),
         ] {
             let policy = policy(&json!({ "exec": [name] }));
-            let outcome = lab.sandbox(&policy).bare().at_origin(HOST).run(&["true"]);
+            let sandbox = lab.sandbox(&policy).trusted().bare();
+            let outcome = sandbox.at_origin(HOST).run(&["true"]);
             assert_eq!(outcome.code(), Some(125));
             assert!(outcome.err().contains(&format!("{name:?} {said}")), "{}", outcome.err());
         }
@@ -240,7 +242,8 @@ fn a_program_that_fails_is_named_with_its_error_and_never_with_what_it_said() {
         let script = format!("#!/bin/sh\nhead -c 5000000 /dev/zero >&2\necho {}\n", lab.key());
         let program = Program::new(lab, &script);
         let fetch = format!("curl -sSf https://{HOST}/v1/x");
-        lab.sandbox(&program.policy(300)).at_origin(HOST).shell(&fetch).success();
+        let sandbox = lab.sandbox(&program.policy(300)).trusted();
+        sandbox.at_origin(HOST).shell(&fetch).success();
         assert_eq!(lab.seen()[0].values("authorization"), [bearer(lab.key())]);
     });
 }

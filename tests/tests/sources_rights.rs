@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use interceptor_tests::Lab;
 use interceptor_tests::conversing::{Conversing, typed};
-use interceptor_tests::people::{Account, text};
+use interceptor_tests::people::{Account, Operators, text};
 use interceptor_tests::sandbox::binary;
 use serde_json::{Value, json};
 
@@ -118,7 +118,7 @@ fn nothing_is_run_that_the_sandboxs_user_could_have_changed() {
         assert_eq!((told(&account, "token"), told(&account, "id")), Default::default());
         // Another user inside cannot.
         account.file("p.json", &policy(&[HOST], &json!([own])));
-        let line = "sudo $I run --policy ./p.json --user nobody -- true";
+        let line = "$I trust ./p.json; sudo $I run --policy ./p.json --user nobody -- true";
         let (status, _, err) = account.typed(line);
         assert_eq!(status, Some(0), "{err}");
         assert!(!told(&account, "token").is_empty());
@@ -133,7 +133,7 @@ fn a_policy_that_was_found_runs_nothing_before_it_is_trusted() {
         account.file("project/interceptor.json", &policy(&[HOST], &json!([path, "an argument"])));
         let (status, out, err) = account.typed("cd project; $I check");
         assert_eq!(status, Some(1), "{err}");
-        assert!(out.contains("is not trusted yet"), "{out}");
+        assert!(out.contains("is not trusted yet; type: interceptor trust "), "{out}");
         let (status, _, err) = account.typed("cd project; sudo $I run -- true");
         assert_eq!(status, Some(125), "{err}");
         let shown = format!("runs outside, as you, for lab: [{:?},\"an argument\"]\n", path);
@@ -151,66 +151,147 @@ fn a_policy_that_was_found_runs_nothing_before_it_is_trusted() {
     });
 }
 
+/// What root types, who did not call sudo: the status, and what is printed.
+fn typed_by_root(home: &Path, words: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(binary("interceptor"));
+    command.args(words).current_dir("/").env_remove("XDG_STATE_HOME").env("HOME", home);
+    for name in ["SUDO_UID", "SUDO_GID", "SUDO_USER"] {
+        command.env_remove(name);
+    }
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code(), text(&stdout) + &text(&stderr))
+}
+
 #[test]
-fn root_runs_nothing_that_somebody_elses_policy_names() {
+fn root_runs_nothing_that_a_policy_names_before_it_is_trusted() {
     Lab::test(|lab| {
         let account = Account::new(lab.directory());
         let path = program(lab, "token");
-        let file = account.file("p.json", &policy(&[HOST], &json!([path])));
+        let theirs = account.file("p.json", &policy(&[HOST], &json!([path])));
+        // As `git clone` by root leaves it: only root could have written it, and did not.
+        let cloned = lab.directory().join("programs/p.json");
+        fs::copy(&theirs, &cloned).unwrap();
+        std::os::unix::fs::chown(&cloned, Some(0), Some(0)).unwrap();
         let home = lab.directory().join("roots");
         fs::create_dir(&home).unwrap();
-        let by_root = |words: &[&str]| {
-            let mut command = Command::new(binary("interceptor"));
-            command.args(words).current_dir("/").env_remove("XDG_STATE_HOME").env("HOME", &home);
-            for name in ["SUDO_UID", "SUDO_GID", "SUDO_USER"] {
-                command.env_remove(name);
+        let told = home.join("token.told");
+        for file in [&theirs, &cloned] {
+            let name = file.to_str().unwrap();
+            for user in [account.name(), "nobody", "root"] {
+                let words = ["run", "--policy", name, "--user", user, "--", "true"];
+                let (status, said) = typed_by_root(&home, &words);
+                assert_eq!(status, Some(125), "{name} {user}: {said}");
+                assert!(said.contains("is not trusted yet. It would permit"), "{user}: {said}");
+                assert!(said.contains(&format!("interceptor trust {name} --sha256 ")), "{said}");
+                assert!(said.contains(&format!("runs outside, as you, for lab: [{path:?}]")));
+                assert!(!told.exists(), "{name} {user}");
             }
-            let Output { status, stdout, stderr } = command.output().unwrap();
-            (status.code(), text(&stdout), text(&stderr))
-        };
-        let (name, told) = (file.to_str().unwrap(), home.join("token.told"));
-        for user in [account.name(), "nobody", "root"] {
-            let words = ["run", "--policy", name, "--user", user, "--", "true"];
-            let (status, _, said) = by_root(&words);
-            assert_eq!(status, Some(125), "{user}: {said}");
-            assert!(said.contains("is not trusted yet. It would permit"), "{user}: {said}");
-            assert!(!told.exists(), "{user}");
+            let (status, said) = typed_by_root(&home, &["check", name]);
+            assert_eq!(status, Some(1), "{said}");
+            let remedy = format!("is not trusted yet; type: interceptor trust {name} (--skip");
+            assert!(said.contains(&remedy) && said.contains(path.to_str().unwrap()), "{said}");
+            assert!(!told.exists(), "{name}");
         }
-        let (status, out, said) = by_root(&["check", name]);
-        assert_eq!(status, Some(1), "{said}");
-        assert!(out.contains("see interceptor trust; --skip-keys"), "{out}");
+        let name = cloned.to_str().unwrap();
+        assert_eq!(typed_by_root(&home, &["trust", name]).0, Some(0));
         assert!(!told.exists());
-        // What only root could have written needs no trust.
-        let own = lab.directory().join("programs/p.json");
-        fs::copy(&file, &own).unwrap();
-        std::os::unix::fs::chown(&own, Some(0), Some(0)).unwrap();
-        let (status, out, said) = by_root(&["check", own.to_str().unwrap()]);
-        assert_eq!(status, Some(0), "{out}{said}");
-        assert!(told.exists());
+        for words in [&["check", name][..], &["run", "--policy", name, "--", "true"]] {
+            let (status, said) = typed_by_root(&home, words);
+            assert_eq!(status, Some(0), "{said}");
+            assert!(told.exists(), "{words:?}");
+            fs::remove_file(&told).unwrap();
+        }
     });
 }
 
 #[test]
-fn check_runs_no_program_of_a_policy_that_others_could_have_written() {
+fn the_operators_policies_need_no_trust_while_only_root_can_write_them() {
+    Lab::test(|lab| {
+        let path = program(lab, "token");
+        let name = format!("lab-programs-{}", std::process::id());
+        let kept = Operators::new(&name, &policy(&[HOST], &json!([path])));
+        let file = format!("/etc/interceptor/policies/{name}.json");
+        let home = lab.directory().join("roots");
+        fs::create_dir(&home).unwrap();
+        let told = home.join("token.told");
+        for words in [
+            &["check", &name][..],
+            &["check", &file],
+            &["run", "--policy", &name, "--", "true"],
+            &["run", "--policy", &file, "--", "true"],
+        ] {
+            let (status, said) = typed_by_root(&home, words);
+            assert_eq!(status, Some(0), "{words:?}: {said}");
+            assert!(told.exists(), "{words:?}");
+            fs::remove_file(&told).unwrap();
+        }
+        let around = format!("/etc/interceptor/policies/../policies/{name}.json");
+        assert_eq!(typed_by_root(&home, &["check", &around]).0, Some(1));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o602)).unwrap();
+        for (words, expected) in
+            [(&["check", &name][..], 1), (&["run", "--policy", &name, "--", "true"], 125)]
+        {
+            let (status, said) = typed_by_root(&home, words);
+            assert_eq!(status, Some(expected), "{words:?}: {said}");
+            assert!(said.contains("is not trusted yet"), "{said}");
+        }
+        assert!(!told.exists());
+        drop(kept);
+    });
+}
+
+#[test]
+fn check_runs_no_program_before_the_policy_is_trusted() {
     Lab::test(|lab| {
         let (account, other) = (Account::new(lab.directory()), Account::new(lab.directory()));
         let path = program(lab, "token");
-        account.file("own.json", &policy(&[HOST], &json!([path])));
+        let own = account.file("own.json", &policy(&[HOST], &json!([path])));
         let foreign = other.file("p.json", &policy(&[HOST, "one.test"], &json!([path])));
         for directory in [foreign.parent().unwrap(), &foreign] {
             fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        for file in ["./own.json", foreign.to_str().unwrap()] {
-            let (status, out, said) = account.typed(&format!("$I check {file}"));
-            assert_eq!(status, Some(1), "{out}{said}");
-            assert!(out.contains("see interceptor trust; --skip-keys"), "{out}");
-            assert_eq!(account.typed(&format!("$I check --skip-keys {file}")).0, Some(0));
-            assert_eq!(told(&account, "token"), "");
+        // What `sudo git clone` leaves, and a policy that is kept from everybody but root.
+        let (cloned, closed) = (account.home().join("c.json"), account.home().join("closed.json"));
+        for (file, mode) in [(&cloned, 0o644), (&closed, 0o600)] {
+            fs::copy(&own, file).unwrap();
+            std::os::unix::fs::chown(file, Some(0), Some(0)).unwrap();
+            fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
         }
-        let line = format!("$I trust {} && $I check {0}", foreign.display());
-        let (status, out, said) = account.typed(&line);
-        assert_eq!(status, Some(0), "{out}{said}");
-        assert!(told(&account, "token").contains(account.name()));
+        for (check, file, trust) in [
+            ("$I check", "./own.json", "interceptor trust ./own.json"),
+            ("$I check", foreign.to_str().unwrap(), "interceptor trust "),
+            ("$I check", "./c.json", "interceptor trust ./c.json"),
+            ("sudo $I check", "./c.json", "type: interceptor trust ./c.json"),
+            ("sudo $I check", "./closed.json", "type: sudo interceptor trust ./closed.json"),
+            ("cat own.json | $I check", "-", "save it in a file, and trust that: "),
+        ] {
+            let (status, out, said) = account.typed(&format!("{check} {file}"));
+            assert_eq!(status, Some(1), "{out}{said}");
+            assert!(out.contains(trust) && out.contains("(--skip-keys leaves"), "{out}");
+            assert!(out.contains(path.to_str().unwrap()), "{out}");
+            assert_eq!(account.typed(&format!("{check} --skip-keys {file}")).0, Some(0));
+            assert_eq!(told(&account, "token"), "", "{check} {file}");
+        }
+        // With another user inside, what the account alone could have written is not trusted yet.
+        for file in ["./own.json", "./c.json", "./closed.json"] {
+            let line = format!("sudo $I run --user nobody --policy {file} -- true");
+            let (status, _, said) = account.typed(&line);
+            assert_eq!(status, Some(125), "{said}");
+            assert!(said.contains("is not trusted yet. It would permit"), "{said}");
+        }
+        assert_eq!(told(&account, "token"), "");
+        for line in [
+            format!("$I trust {} && $I check {0}", foreign.display()),
+            // By its content, which is that of the others.
+            "sudo $I trust ./closed.json && sudo $I check ./closed.json && $I check own.json && \
+             cat own.json | $I check -"
+                .to_owned(),
+        ] {
+            let (status, out, said) = account.typed(&line);
+            assert_eq!(status, Some(0), "{out}{said}");
+            assert!(told(&account, "token").contains(account.name()));
+            fs::remove_file(account.home().join("token.told")).unwrap();
+        }
     });
 }
 
@@ -224,18 +305,26 @@ fn a_policy_that_is_read_again_runs_no_program_that_it_did_not_have() {
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
         let file = directory.join("p.json");
         fs::write(&file, policy(&[HOST], &json!([known]))).unwrap();
+        let trust = || {
+            let (status, answer) = typed(&account, "true", &["trust", file.to_str().unwrap()]);
+            assert_eq!(status, Some(0), "{answer}");
+        };
+        trust();
         let said = lab.directory().join("said");
         let name = account.name().to_owned();
         let options = ["--name", &name, "--policy", file.to_str().unwrap()];
         let mut run = Conversing::start(&account, "true", &options, &said);
         assert!(!told(&account, "known").is_empty());
-        // Everything else of a policy with a program follows its file.
+        // Every content of a policy with a program is trusted first.
         fs::write(&file, policy(&[HOST, "one.test"], &json!([known]))).unwrap();
+        run.wait_for("holds only when you trust it. If you want the change");
+        trust();
         run.wait_for(&format!("{IN_FORCE}allow +one.test\n"));
         for argv in [json!([other]), json!([known, "--more"]), json!(["/bin/echo", "sk-argument"])]
         {
             let before = run.said().matches(NEW).count();
             fs::write(&file, policy(&[HOST], &argv)).unwrap();
+            trust();
             let late = std::time::Instant::now() + std::time::Duration::from_secs(60);
             while run.said().matches(NEW).count() == before {
                 assert!(std::time::Instant::now() < late, "{argv}: {}", run.said());

@@ -1,6 +1,7 @@
-//! Who could have written the file of a policy that names programs or services: programs run with
-//! the rights of the person who typed the command, and services are sent that person's secrets,
-//! from that person's place in the network.
+//! Whose policies name programs that are run, or services that are asked: those whose content the
+//! person has trusted, and the operator's. Programs run with the rights of the person who typed the
+//! command, services are sent that person's secrets, and who could have written a file does not
+//! tell who did: a repository that root cloned is somebody else's.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -10,7 +11,7 @@ use interceptor_policy::{Catalogue, Policy};
 use super::live::guarded::Guarded;
 use super::person::Person;
 use super::written::Written;
-use super::{setup, trust};
+use super::{discovery, setup, trust};
 use crate::credential::{Kinds, Sources};
 use crate::sandbox::user::UserIdentity;
 
@@ -20,18 +21,16 @@ const NOBODY: u32 = 65534;
 /// What root inside can write, besides the working directory.
 pub(super) const WRITABLE: [&str; 4] = ["/tmp", "/var/tmp", "/dev/shm", "/run"];
 
-/// Why no program of a doubtful policy is run, and no service asked.
-pub(super) const DOUBTFUL: &str = "others, or a sandbox, could have written the policy's file, \
-    and its content is not trusted yet (see interceptor trust; --skip-keys leaves this check out)";
+/// Why no program of a policy is run, and no service asked.
+pub(super) const UNTRUSTED: &str = "the policy's content is not trusted yet";
 
-/// Whether a policy's file names programs or services, and the sandbox's user could have written
-/// it, or anybody else but root and the person. The user may be the person: then a sandbox could
-/// have.
+/// Whether a policy's file names programs or services, and is none of the operator's: its content
+/// must be trusted first.
 pub(super) fn is_doubtful(policy: &Policy, file: Option<&Path>, sources: &Sources) -> bool {
     file.is_some_and(|file| !sources.accept(file, Kinds::of(setup::secrets(policy))))
 }
 
-/// Accepts a policy unless it is doubtful and its content is not trusted.
+/// Accepts a policy whose programs may be run, or that names none.
 ///
 /// # Errors
 /// As [`trust::require`].
@@ -58,18 +57,19 @@ pub(super) fn require(
     Ok(Written { is_trusted: true, ..written })
 }
 
-/// Whether nobody could have written a file but root, a person, and not even the person if a
-/// sandbox is the person's. What cannot be told may be anybody's.
-pub(super) fn only_they_could(
-    file: &Path,
-    runner: &UserIdentity,
-    person: u32,
-    directory: &Path,
-) -> bool {
+/// Whether a policy is the operator's: in the directory of those, and no sandbox of this user in
+/// this directory could have written it, nor anybody but root.
+pub(super) fn is_operators(file: &Path, runner: &UserIdentity, directory: &Path) -> bool {
+    discovery::is_operators(file) && only_root_could(file, runner, directory)
+}
+
+/// Whether nobody could have written a file but root, and not even root inside, with this working
+/// directory. What cannot be told may be anybody's.
+pub(super) fn only_root_could(file: &Path, runner: &UserIdentity, directory: &Path) -> bool {
     let is_changeable = || -> io::Result<bool> {
         let file = std::path::absolute(file)?;
         if !runner.is_root() {
-            return Ok(Guarded::any(&file, runner, person)?.is_changeable);
+            return Ok(Guarded::any(&file, runner, 0)?.is_changeable);
         }
         // Inside, all else is read-only for root.
         let writable: Vec<PathBuf> =
@@ -77,18 +77,13 @@ pub(super) fn only_they_could(
         let is_inside = |path: &Path| writable.iter().any(|place| path.starts_with(place));
         Ok(is_inside(&file)
             || is_inside(&fs::canonicalize(&file)?)
-            || Guarded::any(&file, &nobody(), person)?.is_changeable)
+            || Guarded::any(&file, &nobody(), 0)?.is_changeable)
     };
     matches!(is_changeable(), Ok(false))
 }
 
-/// Whether nobody but root could have written a file. What cannot be told may be anybody's.
-pub(super) fn only_root_could(file: &Path) -> bool {
-    only_they_could(file, &nobody(), 0, Path::new("/"))
-}
-
 /// A user without rights.
-fn nobody() -> UserIdentity {
+pub(super) fn nobody() -> UserIdentity {
     let (name, groups) = (NOBODY.to_string(), Vec::new());
     UserIdentity { uid: NOBODY, gid: NOBODY, groups, name, home: None, shell: None }
 }

@@ -2,7 +2,8 @@
 //! error.
 //!
 //! It also tries the sources of keys, so that an unset variable or a missing file is an error here,
-//! not when the sandbox starts. No key is kept or printed.
+//! not when the sandbox starts. No key is kept or printed. It is how one looks at a policy, so it
+//! runs no program before the policy's content is trusted; only the operator's need no trust.
 
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt as _;
@@ -21,7 +22,9 @@ use super::{
     authors, discovery, findings, given, outbound, policy_file, programs, registries, road, trust,
     who,
 };
-use crate::credential::{CREDENTIALS_DIRECTORY, Keyring, Means, Sources};
+use crate::credential::{
+    CREDENTIALS_DIRECTORY, KeyError, KeyProblem, Keyring, Means, SourceProblem, Sources,
+};
 
 /// The arguments of `interceptor check`.
 #[derive(Debug, clap::Args)]
@@ -38,7 +41,7 @@ pub struct CheckCommand {
     /// Print one JSON object: {"errors": [...], "warnings": [...]}.
     #[arg(long)]
     json: bool,
-    /// Do not read the keys that `env` and `file` name.
+    /// Read no keys, neither from variables nor from files, and run no programs for them.
     #[arg(long)]
     skip_keys: bool,
     /// For services that give keys: as for `run`.
@@ -51,10 +54,6 @@ pub struct CheckCommand {
     #[arg(long, value_name = "DIR")]
     profiles_dir: Option<PathBuf>,
 }
-
-/// Why no program is run, and no service asked, of a policy that was found.
-const FOUND: &str = "the policy was found and not named, and is not trusted yet (see interceptor \
-    trust)";
 
 /// The findings in one file.
 struct Checked {
@@ -97,11 +96,9 @@ pub fn run(arguments: CheckCommand) -> anyhow::Result<ExitCode> {
         if let Some(policy) = policy.filter(|_| !arguments.skip_keys) {
             let lines = Document::parse(&text).map(|parsed| parsed.document).unwrap_or_default();
             let at = |problem: Problem| Problem { line: lines.line(&problem.pointer), ..problem };
-            let runs = match is_found && !is_trusted(&person, &text) {
-                true => Sources::none(FOUND),
-                false => sources_of(&person, &policy, (path.as_deref(), &text), road)?,
-            };
-            errors.extend(unreadable_keys(&policy, &person, runs).into_iter().map(at));
+            let file = path.as_deref();
+            let sources = sources_of(&person, file.filter(|_| !is_found), &text, road)?;
+            errors.extend(unreadable_keys(&policy, &person, file, sources).into_iter().map(at));
             warnings.extend(policy.secret_sources().filter_map(exposed_key).map(at));
         }
         all.push(Checked { file: name, text, errors, warnings, way_out });
@@ -133,7 +130,12 @@ fn unreadable(error: &anyhow::Error) -> String {
 }
 
 /// The problems that `run` would find with the keys, as far as this process can tell.
-fn unreadable_keys(policy: &Policy, person: &Person, sources: Sources) -> Vec<Problem> {
+fn unreadable_keys(
+    policy: &Policy,
+    person: &Person,
+    file: Option<&Path>,
+    sources: Sources,
+) -> Vec<Problem> {
     let variable = |name: &str| match name {
         CREDENTIALS_DIRECTORY => std::env::var_os(name),
         name => person.given(name),
@@ -141,18 +143,38 @@ fn unreadable_keys(policy: &Policy, person: &Person, sources: Sources) -> Vec<Pr
     let means = Means { environment: &variable, seed: None, sources, runs_new: true };
     let Err(errors) = Keyring::load_with(policy, None, &means) else { return Vec::new() };
     let mut problems = key_problems::problems(policy, &errors);
-    for (problem, _) in problems.iter_mut().zip(&errors).filter(|(_, error)| is_missing(error)) {
-        problem.message.push_str(" (--skip-keys leaves this check out)");
+    for (problem, error) in problems.iter_mut().zip(&errors) {
+        if is_untrusted(error) {
+            problem.message.push_str(&trusts(person, file));
+        }
+        if is_missing(error) || is_untrusted(error) {
+            problem.message.push_str(" (--skip-keys leaves this check out)");
+        }
     }
     problems
 }
 
-/// What the living sources of a policy are read with, as `run` would: nothing before the person has
-/// said that it is trusted, if it may be somebody else's.
+/// Whether a program was not run, or a service not asked, because the policy's content is not
+/// trusted.
+fn is_untrusted(error: &KeyError) -> bool {
+    let KeyProblem::Source(SourceProblem::Refused(why)) = &error.problem else { return false };
+    *why == authors::UNTRUSTED
+}
+
+/// What to do so that programs are run, and services asked.
+fn trusts(person: &Person, file: Option<&Path>) -> String {
+    match file {
+        Some(file) => format!("; type: {}", trust::typed(person, file)),
+        None => "; save it in a file, and trust that: interceptor trust FILE".to_owned(),
+    }
+}
+
+/// What the living sources of a policy are read with: nothing, unless its content is trusted or it
+/// is the operator's file.
 fn sources_of(
     person: &Person,
-    policy: &Policy,
-    (file, text): (Option<&Path>, &str),
+    file: Option<&Path>,
+    text: &str,
     road: (&[String], &[PathBuf]),
 ) -> anyhow::Result<Sources> {
     let directory = std::env::current_dir().context("cannot find the working directory")?;
@@ -161,15 +183,14 @@ fn sources_of(
         runs: Ok(programs::of_person(person, &runner, &directory)),
         asks: outbound::of_person(road, person, (&runner, &directory))?,
     };
-    if authors::is_doubtful(policy, file, &sources) && !is_trusted(person, text) {
-        return Ok(Sources::none(authors::DOUBTFUL));
+    // What cannot be told is not trusted.
+    if trust::is_trusted(person, text).unwrap_or(false) {
+        return Ok(sources);
     }
-    Ok(sources)
-}
-
-/// Whether the person has said that a content is trusted; not, if that cannot be told.
-fn is_trusted(person: &Person, text: &str) -> bool {
-    trust::is_trusted(person, text).unwrap_or(false)
+    Ok(match file {
+        Some(file) => sources.accepting(file, authors::UNTRUSTED),
+        None => Sources::none(authors::UNTRUSTED),
+    })
 }
 
 /// A key file that every user of the machine can read.

@@ -30,6 +30,12 @@ pub(super) fn is_name(policy: &Path) -> bool {
     !text.is_empty() && text != "-" && !text.contains(['/', '.'])
 }
 
+/// Whether a file is in the directory of the operator's policies. Says nothing of who can write it.
+pub(super) fn is_operators(file: &Path) -> bool {
+    let file = std::path::absolute(file).unwrap_or_default();
+    file.file_name().is_some() && file.parent() == Some(Path::new(SYSTEM))
+}
+
 /// A directory of named policies.
 struct NamedPolicies<'a> {
     path: PathBuf,

@@ -48,8 +48,7 @@ impl Household for PersonsHousehold {
     }
 
     fn accepts(&self, file: &Path) -> bool {
-        let person = self.person.identity.uid;
-        authors::only_they_could(file, &self.runner, person, &self.directory)
+        authors::is_operators(file, &self.runner, &self.directory)
     }
 
     fn read(&self, file: &Path, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
@@ -74,7 +73,7 @@ impl Household for DaemonsHousehold {
     }
 
     fn accepts(&self, file: &Path) -> bool {
-        authors::only_root_could(file)
+        authors::only_root_could(file, &authors::nobody(), Path::new("/"))
     }
 
     fn read(&self, file: &Path, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {

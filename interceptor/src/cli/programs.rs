@@ -227,8 +227,7 @@ impl Programs for PersonsPrograms {
     }
 
     fn accepts(&self, file: &Path) -> bool {
-        let Guard { runner, person, directory } = &self.guard;
-        authors::only_they_could(file, runner, *person, directory)
+        authors::is_operators(file, &self.guard.runner, &self.guard.directory)
     }
 
     fn run(&self, source: &ExecSource) -> Result<Zeroizing<Vec<u8>>, SourceProblem> {
@@ -289,7 +288,7 @@ impl Programs for DaemonsPrograms {
     }
 
     fn accepts(&self, file: &Path) -> bool {
-        authors::only_they_could(file, &self.identity, 0, Path::new("/"))
+        authors::only_root_could(file, &self.identity, Path::new("/"))
     }
 
     fn run(&self, source: &ExecSource) -> Result<Zeroizing<Vec<u8>>, SourceProblem> {

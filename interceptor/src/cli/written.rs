@@ -17,7 +17,7 @@ pub(super) struct Written {
     pub(super) own: Option<Zeroizing<String>>,
     /// Its file, if it has one.
     pub(super) file: Option<PathBuf>,
-    /// Whether it was found and its content is trusted: a changed file is not used.
+    /// Whether it is used because its content is trusted: a changed file is not used.
     pub(super) is_trusted: bool,
 }
 

@@ -138,3 +138,30 @@ fn check_continues_after_an_unreadable_file() {
     assert_eq!((&errors[0]["path"], &errors[2]["path"]), (&json!(""), &json!("/a")));
     assert_eq!(desk.run(&["check", "/nonexistent.json"], None).status.code(), Some(1));
 }
+
+#[test]
+fn check_runs_no_program_whose_policy_is_not_trusted() {
+    let desk = Desk::new();
+    let ran = desk.path("ran");
+    let script = format!("echo ran >> {ran}; echo sk-0123456789abcdef");
+    let text = json!({ "credentials_v2": { "openai": {
+        "key": { "exec": ["sh", "-c", script] }, "endpoints": [] } } });
+    let policy = desk.file("p.json", &text.to_string()).display().to_string();
+    for (file, remedy) in [
+        (policy.as_str(), format!("; type: interceptor trust {policy} (--skip-keys leaves")),
+        ("-", "; save it in a file, and trust that: interceptor trust FILE".to_owned()),
+    ] {
+        let output = desk.run(&["check", file], Some(&text.to_string()));
+        let shown = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{shown}");
+        let what = "the program \"sh\" is not run: the policy's content is not trusted yet";
+        assert!(shown.contains(&format!("{what}{remedy}")), "{shown}");
+        assert_eq!(desk.run(&["check", "--skip-keys", &policy], None).status.code(), Some(0));
+        assert!(!Path::new(&ran).exists());
+    }
+    assert_eq!(desk.run(&["trust", &policy], None).status.code(), Some(0));
+    assert!(!Path::new(&ran).exists());
+    let output = desk.run(&["check", &policy], None);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(Path::new(&ran).exists());
+}

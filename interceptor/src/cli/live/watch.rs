@@ -273,7 +273,7 @@ impl Watcher {
             format!(" ({})", changes::between(&now, &new, keys, &whole))
         });
         let why = match is_found {
-            true => "a policy that was found holds only when you trust it",
+            true => "this policy holds only when you trust it",
             false => "the sandbox's user, or somebody else, could have written it",
         };
         notice::info(format_args!(

@@ -14,6 +14,7 @@ use super::known::{HASH_SHOWN, hash, permitted, quoted, record};
 use crate::cli::permits::Extent;
 use crate::cli::person::Person;
 use crate::cli::policy_file::printable;
+use crate::cli::written::Written;
 use crate::cli::{discovery, findings, registries};
 use crate::notice;
 
@@ -28,8 +29,8 @@ const LONGEST: u64 = 64;
 
 A policy that `run` finds in the working directory, or above it, is used only while its content is \
                         one that you have trusted. So is one given with --policy that names \
-                        programs for keys, unless only root, or you outside every sandbox, could \
-                        have written its file.
+                        programs for keys, unless it is in /etc/interceptor/policies and only root \
+                        can write it. `check` runs no program before that either.
 
 It shows what the policy permits, and asks at a terminal. Without one it does not ask.
 
@@ -62,19 +63,7 @@ fn prefix(text: &str) -> Result<String, String> {
 pub fn run(arguments: Trust) -> anyhow::Result<ExitCode> {
     let Trust { file, sha256, yes, full } = arguments;
     let person = Person::invoking()?;
-    let path = match file {
-        Some(file) => std::path::absolute(file)?,
-        None => {
-            let directory = std::env::current_dir().context("cannot find the working directory")?;
-            match discovery::nearest(&person, &directory)? {
-                Some(path) => path,
-                None => bail!(
-                    "there is no interceptor.json or interceptor.jsonc here or above; name a file"
-                ),
-            }
-        }
-    };
-    let written = discovery::read(&person, &path)?;
+    let (path, written) = chosen(&person, file)?;
     let name = printable(&written.name);
     if sha256.as_ref().is_some_and(|prefix| !hash(&written.text).starts_with(prefix)) {
         notice::error(format_args!(
@@ -113,6 +102,22 @@ pub fn run(arguments: Trust) -> anyhow::Result<ExitCode> {
     writeln!(out, "trusted: {name}")?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The policy: its absolute path, and what it holds.
+fn chosen(person: &Person, file: Option<PathBuf>) -> anyhow::Result<(PathBuf, Written)> {
+    if let Some(file) = file {
+        // As `run` reads it: under sudo, one that only root can read too.
+        let path = std::path::absolute(file)?;
+        let written = Written::read(&path)?;
+        return Ok((path, written));
+    }
+    let directory = std::env::current_dir().context("cannot find the working directory")?;
+    let Some(path) = discovery::nearest(person, &directory)? else {
+        bail!("there is no interceptor.json or interceptor.jsonc here or above; name a file")
+    };
+    let written = discovery::read(person, &path)?;
+    Ok((path, written))
 }
 
 /// Shows what is permitted and asks. An end of the input is no.

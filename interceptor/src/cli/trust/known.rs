@@ -30,7 +30,7 @@ const MAX_LIST: u64 = 4 << 20;
 /// How many digits of a hash are shown: enough that nobody finds two contents that begin alike.
 pub(super) const HASH_SHOWN: usize = 40;
 
-/// Accepts a policy that was found if the user has trusted its content.
+/// Accepts a policy if the user has trusted its content.
 ///
 /// # Errors
 /// Otherwise: with what it would permit, and the command that trusts it.
@@ -56,7 +56,7 @@ pub(in crate::cli) fn require(
     let permitted = permitted(&written, &report, catalogue, Extent::Short);
     lines.extend(permitted.iter().map(|line| format!("  {line}")));
     lines.push("If you want that, type".to_owned());
-    lines.push(format!("  {}", command(path, &written.text)));
+    lines.push(format!("  {}{}", sudo(person, path), command(path, &written.text)));
     bail!("{}", lines.join("\n"))
 }
 
@@ -201,6 +201,17 @@ pub(super) fn permitted(
         (Ok(parsed), Some(policy)) => permits(&parsed.document, policy, catalogue, extent),
         _ => Vec::new(),
     }
+}
+
+/// The command that shows what a file permits, and trusts it.
+pub(in crate::cli) fn typed(person: &Person, path: &Path) -> String {
+    format!("{}interceptor trust {}", sudo(person, path), quoted(path))
+}
+
+/// What goes before a command that reads this file: nothing, if the person can read it.
+fn sudo(person: &Person, path: &Path) -> &'static str {
+    let is_closed = || person.act(|| files::open(path)).is_err();
+    if person.by_sudo && is_closed() { "sudo " } else { "" }
 }
 
 /// The command that trusts this content of a file, and no other.

@@ -14,8 +14,8 @@ pub(crate) trait Household: fmt::Debug + Send + Sync {
     /// Whose rights it has; sources are shared among those with the same.
     fn whose(&self) -> &str;
 
-    /// Whether a policy in this file may name services to ask: nobody could have written it but
-    /// those who may have anything asked.
+    /// Whether a policy in this file may name services to ask: it is the operator's, and nobody
+    /// could have written it but those who may have anything asked.
     fn accepts(&self, file: &Path) -> bool;
 
     /// Reads a file, at most so many bytes of it.

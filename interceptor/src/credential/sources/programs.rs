@@ -17,8 +17,8 @@ pub(crate) trait Programs: fmt::Debug + Send + Sync {
     /// Whose rights a program has; sources are shared among those with the same.
     fn whose(&self) -> &str;
 
-    /// Whether a policy in this file may name programs: nobody could have written it but those who
-    /// may have any program run.
+    /// Whether a policy in this file may name programs: it is the operator's, and nobody could have
+    /// written it but those who may have any program run.
     fn accepts(&self, file: &Path) -> bool;
 
     /// What a program prints, at most [`MOST_PRINTED`] bytes, once it has ended without an error.
