@@ -82,7 +82,7 @@ pub(super) fn only_root_could(file: &Path, runner: &UserIdentity, directory: &Pa
     matches!(is_changeable(), Ok(false))
 }
 
-/// A user without rights.
+/// A user without rights: what this one can change, every user can.
 pub(super) fn nobody() -> UserIdentity {
     let (name, groups) = (NOBODY.to_string(), Vec::new());
     UserIdentity { uid: NOBODY, gid: NOBODY, groups, name, home: None, shell: None }

@@ -125,7 +125,8 @@ fn name_of(person: &Person) -> Option<OsString> {
 }
 
 impl Guard {
-    /// Whether the sandbox could put something else in a place, or change what is there.
+    /// Whether the sandbox, or any user but root and the person, could put something else in a
+    /// place, or change what is there.
     fn is_changeable(&self, path: &Path) -> io::Result<bool> {
         if self.runner.is_root() {
             // Inside, all else is read-only for root.
@@ -133,7 +134,8 @@ impl Guard {
             let writable: Vec<PathBuf> =
                 own.map(|place| place.canonicalize().unwrap_or_else(|_| place.into())).collect();
             let is_within = |at: &PathBuf| writable.iter().any(|place| at.starts_with(place));
-            return Ok(on_the_way(path)?.iter().any(is_within));
+            return Ok(on_the_way(path)?.iter().any(is_within)
+                || Guarded::any(path, &authors::nobody(), self.person)?.is_changeable);
         }
         Ok(Guarded::any(path, &self.runner, self.person)?.is_changeable)
     }
@@ -337,6 +339,36 @@ mod tests {
         assert_eq!(way.last(), Some(&Path::new("/bin/sh").canonicalize().unwrap()));
         std::os::unix::fs::symlink("loop", real.join("loop")).unwrap();
         assert_eq!(on_the_way(&real.join("loop")).unwrap_err().raw_os_error(), Some(libc::ELOOP));
+    }
+
+    #[test]
+    fn what_any_user_can_change_is_not_run_where_root_is_inside_either() {
+        use std::os::unix::fs::{PermissionsExt as _, chown};
+        const OTHER: u32 = 54321;
+        // Not below /tmp, which root inside can write.
+        let place = tempfile::tempdir_in("/var/lib").unwrap();
+        let (directory, file) = (place.path().join("bin"), place.path().join("bin/token"));
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(&file, "#!/bin/sh\n").unwrap();
+        let runner = UserIdentity::of_number(0, Some(0)).unwrap();
+        let person = |person| Guard { runner: runner.clone(), person, directory: "/none".into() };
+        let is_changeable = |uid| person(uid).is_changeable(&file).unwrap();
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(place.path(), 0o755);
+        for (path, kept, open) in [(&file, 0o755, 0o757), (&directory, 0o755, 0o777)] {
+            mode(path, kept);
+            assert!(!is_changeable(0), "{path:?}");
+            mode(path, open);
+            assert!(is_changeable(0), "{path:?}");
+            mode(path, kept);
+            chown(path, Some(OTHER), None).unwrap();
+            // What is the person's is nobody else's.
+            assert!(is_changeable(0) && !is_changeable(OTHER), "{path:?}");
+            chown(path, Some(0), None).unwrap();
+        }
+        assert!(!is_changeable(0));
     }
 
     #[test]
