@@ -22,6 +22,8 @@ use super::problem::SourceProblem;
 /// How long after a failure the next attempt is: doubled with each, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The least time between the end of a fetch and the next, however short a life its key has.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
 /// The least time between two fetches because an origin refused the key: a sandbox can provoke such
 /// answers.
 const REFUSED_EVERY: Duration = Duration::from_secs(30);
@@ -114,10 +116,22 @@ enum Found {
     Refused,
     Fetching,
     Failed(SourceProblem),
+    /// A key came and has ended already; the next fetch begins then.
+    Soon(Instant),
     Due,
 }
 
 impl Value {
+    /// When the next fetch is due.
+    fn due(&self) -> Instant {
+        self.earliest().max(self.fetched + self.life.mul_f64(0.8))
+    }
+
+    /// When the next fetch may begin, if no origin refuses the key.
+    fn earliest(&self) -> Instant {
+        self.fetched + LEAST_PAUSE
+    }
+
     fn is_good(&self) -> bool {
         // The clock that goes on while the machine sleeps counts too.
         self.fetched.elapsed() < self.life && self.until.is_none_or(|end| Timestamp::now() < end)
@@ -183,7 +197,11 @@ impl State {
             Some(failure) if failure.ended.elapsed() < failure.pause() => {
                 Found::Failed(failure.problem.clone())
             }
-            _ => Found::Due,
+            Some(_) => Found::Due,
+            None => match self.value.as_ref().map(Value::earliest) {
+                Some(earliest) if earliest > Instant::now() => Found::Soon(earliest),
+                _ => Found::Due,
+            },
         }
     }
 }
@@ -249,18 +267,28 @@ impl Living {
 
     fn get(&self, is_old: impl Fn(&Value) -> bool) -> Result<Value, SourceProblem> {
         let mut state = self.state();
-        let has_waited = state.is_fetching;
-        while state.is_fetching {
-            state = self.ended_here.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        if let Some(value) = state.good().filter(|value| !is_old(value)) {
-            return Ok(value.clone());
-        }
-        match (&state.failure, state.found()) {
-            (_, Found::Failed(problem)) => return Err(problem),
-            // What was waited for is what is told, however long that took.
-            (Some(failure), _) if has_waited => return Err(failure.problem.clone()),
-            _ => {}
+        let (first, mut has_waited) = (self.version(), false);
+        loop {
+            has_waited |= state.is_fetching;
+            while state.is_fetching {
+                state = self.ended_here.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            // One that came meanwhile is what was waited for, however soon it ended.
+            let came = state.value.as_ref().filter(|value| value.version != first);
+            if let Some(value) = came.or(state.good()).filter(|value| !is_old(value)) {
+                return Ok(value.clone());
+            }
+            match (&state.failure, state.found()) {
+                (_, Found::Failed(problem)) => return Err(problem),
+                // What was waited for is what is told, however long that took.
+                (Some(failure), _) if has_waited => return Err(failure.problem.clone()),
+                (_, Found::Soon(earliest)) => {
+                    let left = earliest.saturating_duration_since(Instant::now());
+                    let waited = self.ended_here.wait_timeout(state, left);
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                _ => break,
+            }
         }
         state.is_fetching = true;
         drop(state);
@@ -337,7 +365,7 @@ impl Living {
         }
         match (&state.failure, &state.value) {
             (Some(failure), _) => Some(failure.ended + failure.pause()),
-            (None, Some(value)) => Some(value.fetched + value.life.mul_f64(0.8)),
+            (None, Some(value)) => Some(value.due()),
             (None, None) => None,
         }
     }
@@ -359,6 +387,13 @@ impl Living {
                     return Ok(());
                 }
                 Found::Failed(problem) => return Err(problem),
+                Found::Soon(earliest) if earliest >= deadline.into_std() => {
+                    return Err(SourceProblem::Expired);
+                }
+                Found::Soon(earliest) => {
+                    let _ = tokio::time::timeout_at(earliest.into(), ended.changed()).await;
+                    continue;
+                }
                 Found::Due => self.begin(),
                 Found::Fetching => {}
             }

@@ -222,6 +222,29 @@ async fn an_expired_key_is_waited_for_and_its_failure_told_to_all_who_wait() {
 }
 
 #[tokio::test]
+async fn keys_that_end_at_once_are_fetched_once_a_second_whoever_asks() {
+    let (played, programs, answers) = play("momentary");
+    let living = living_of(&source("momentary", LONG), &programs, "momentary");
+    for number in 0..100 {
+        let answer = format!(r#"{{"access_token":"sk-moment-{number}","expires_in":0.01}}"#);
+        answers.send(Ok(answer)).unwrap();
+    }
+    let begun = Instant::now();
+    let runs = || u32::try_from(played.runs.load(Ordering::SeqCst)).unwrap();
+    living.read().unwrap();
+    // By the requests of sandboxes, by others that read it, and by its own thread.
+    while runs() < 3 {
+        // Under load, each may have ended before it is seen.
+        let _ = living.usable().await;
+    }
+    let reader = living.clone();
+    tokio::task::spawn_blocking(move || (0..2).for_each(|_| drop(reader.read()))).await.unwrap();
+    until(|| runs() >= 6);
+    let (runs, passed) = (runs(), begun.elapsed());
+    assert!(passed >= Duration::from_secs(1) * (runs - 1), "{runs} in {passed:?}");
+}
+
+#[tokio::test]
 async fn an_origin_that_refuses_the_key_has_another_fetched_once() {
     let (played, programs, answers) = play("refused");
     let living = living_of(&source("refused", LONG), &programs, "refused");
