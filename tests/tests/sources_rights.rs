@@ -126,6 +126,41 @@ fn nothing_is_run_that_the_sandboxs_user_could_have_changed() {
 }
 
 #[test]
+fn settings_that_a_sandbox_could_have_written_take_no_key() {
+    Lab::test(|lab| {
+        let account = Account::new(lab.directory());
+        let token = program(lab, "token");
+        let key = token.with_file_name("key");
+        fs::write(&key, lab.another_key()).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        let taken = account.home().join("taken");
+        for settings in [".curlrc", ".config/curlrc"] {
+            account.file(settings, &format!("output = {}\n", taken.display()));
+        }
+        let url = format!("file://{}", key.display());
+        let line = "$I trust ./p.json && sudo $I run --policy ./p.json -- true";
+        for argv in [json!(["curl", "-s", url]), json!(["env", "ITS=own", "curl", "-s", url])] {
+            account.file("p.json", &policy(&[HOST], &argv));
+            let (status, _, said) = account.typed(line);
+            assert!(!taken.exists(), "{argv}");
+            assert_eq!(status, Some(0), "{argv}: {said}");
+        }
+        // What names settings of the sandbox's user is replaced, and what only root can write kept.
+        account.file("p.json", &policy(&[HOST], &json!([token])));
+        let settings = "export WGETRC=$HOME/.wgetrc VAULT_CONFIG_PATH=/etc/passwd; ";
+        let (status, _, said) = account.typed(&format!("{settings}{line}"));
+        assert_eq!(status, Some(0), "{said}");
+        let told = told(&account, "token");
+        for line in
+            ["WGETRC=/dev/null", "GIT_CONFIG_GLOBAL=/dev/null", "VAULT_CONFIG_PATH=/etc/passwd"]
+        {
+            assert_eq!(told.lines().filter(|told| *told == line).count(), 1, "{line}: {told}");
+        }
+        assert!(!told.contains(".wgetrc"), "{told}");
+    });
+}
+
+#[test]
 fn a_policy_that_was_found_runs_nothing_before_it_is_trusted() {
     Lab::test(|lab| {
         let account = Account::new(lab.directory());

@@ -58,6 +58,9 @@ const LEFT_OUT: [&str; 25] = [
     "_JAVA_OPTIONS",
 ];
 
+/// Variables that name settings in place of those in the home.
+const SETTINGS: [&str; 3] = ["GIT_CONFIG_GLOBAL", "VAULT_CONFIG_PATH", "WGETRC"];
+
 /// The programs of one person.
 #[derive(Debug)]
 struct PersonsPrograms {
@@ -68,6 +71,8 @@ struct PersonsPrograms {
     path: Vec<PathBuf>,
     umask: u32,
     guard: Guard,
+    /// Whether the settings in the home may be the sandbox's.
+    is_home_changeable: bool,
     whose: String,
 }
 
@@ -97,9 +102,27 @@ pub(super) fn of_person(
     let path = std::env::split_paths(&path).filter(is_guarded).collect();
     let identity = person.identity.clone();
     let whose = format!("{}:{}:{:?}:{}", identity.uid, identity.gid, identity.groups, runner.uid);
-    let environment = environment(person);
+    let mut environment = environment(person);
+    let is_changeable = |path: &Path| guard.is_changeable(path).unwrap_or(true);
+    let is_home_changeable = person.home().is_some_and(|home| is_changeable(&home));
+    let named = |name: &str| person.variable(name).map(PathBuf::from);
+    for name in SETTINGS.iter().filter(|_| is_home_changeable) {
+        if named(name).is_none_or(|path| is_changeable(&path)) {
+            let begins = format!("{name}=");
+            environment.retain(|line| !line.as_bytes().starts_with(begins.as_bytes()));
+            environment.push(format!("{begins}/dev/null").into());
+        }
+    }
     let umask = person.umask().unwrap_or(0o077);
-    Arc::new(PersonsPrograms { identity, environment, path, umask, guard, whose })
+    Arc::new(PersonsPrograms {
+        identity,
+        environment,
+        path,
+        umask,
+        guard,
+        is_home_changeable,
+        whose,
+    })
 }
 
 /// The person's variables, but for PATH.
@@ -223,6 +246,20 @@ fn command(
     Ok([program.into_os_string()].into_iter().chain(arguments.map(Into::into)).collect())
 }
 
+/// Has curl, also behind `env NAME=VALUE`, leave out the settings in the home, which could send a
+/// key anywhere; nothing but its first argument does that.
+fn without_settings(command: &mut Vec<OsString>) {
+    let is = |word: &OsString, name: &str| Path::new(word).file_name() == Some(OsStr::new(name));
+    let is_assignment = |word: &&OsString| word.as_bytes().contains(&b'=');
+    let at = match command.first().is_some_and(|program| is(program, "env")) {
+        true => 1 + command[1..].iter().take_while(is_assignment).count(),
+        false => 0,
+    };
+    if command.get(at).is_some_and(|program| is(program, "curl")) {
+        command.insert(at + 1, "-q".into());
+    }
+}
+
 impl Programs for PersonsPrograms {
     fn whose(&self) -> &str {
         &self.whose
@@ -234,7 +271,11 @@ impl Programs for PersonsPrograms {
 
     fn run(&self, source: &ExecSource) -> Result<Zeroizing<Vec<u8>>, SourceProblem> {
         let is_changeable = |path: &Path| self.guard.is_changeable(path);
-        let command = Strings(command(source, &self.path, &is_changeable)?);
+        let mut command = command(source, &self.path, &is_changeable)?;
+        if self.is_home_changeable {
+            without_settings(&mut command);
+        }
+        let command = Strings(command);
         let mut environment = self.environment.clone();
         let path = std::env::join_paths(&self.path).unwrap_or_default();
         environment.push([OsStr::new("PATH="), &path].join(OsStr::new("")));
