@@ -388,6 +388,35 @@ fn a_policy_that_is_read_again_runs_no_program_that_it_did_not_have() {
 }
 
 #[test]
+fn threads_that_outlive_a_persons_request_have_the_rights_of_the_interceptor() {
+    Lab::test(|lab| {
+        let account = Account::new(lab.directory());
+        let path = program(lab, "token");
+        account.file("first.json", &json!({ "network": { "allow": [HOST] } }).to_string());
+        account.file("next.json", &policy(&[HOST], &json!([path])));
+        let (name, said) = (account.name(), lab.directory().join("said"));
+        let options = ["--name", name, "--policy", "./first.json"];
+        let run = Conversing::start(&account, "true", &options, &said);
+        // The first program comes with the person's rights.
+        let (status, answer) =
+            typed(&account, "true", &["ctl", "policy", "put", name, "next.json"]);
+        assert_eq!(status, Some(0), "{answer}");
+        let mut found = Vec::new();
+        for thread in fs::read_dir(format!("/proc/{}/task", run.pid())).unwrap() {
+            let read = |file: &str| fs::read_to_string(thread.as_ref().unwrap().path().join(file));
+            // One that has ended meanwhile.
+            let (Ok(thread), Ok(status)) = (read("comm"), read("status")) else { continue };
+            for ids in status.lines().filter(|line| ["Uid:", "Gid:"].contains(&&line[..4])) {
+                assert_eq!(ids.split_whitespace().last(), Some("0"), "{thread}: {ids}");
+            }
+            found.push(thread.trim().to_owned());
+        }
+        assert!(found.iter().any(|name| name == "key-sources"), "{found:?}");
+        run.end();
+    });
+}
+
+#[test]
 fn a_run_without_sudo_is_refused_with_one_sentence() {
     Lab::test(|lab| {
         let account = Account::new(lab.directory());

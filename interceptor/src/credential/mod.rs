@@ -47,6 +47,7 @@ pub(crate) use self::source::{CREDENTIALS_DIRECTORY, Means};
 pub use self::source::{KeyError, KeyLocation};
 pub use self::sources::SourceProblem;
 pub(crate) use self::sources::{
-    Asks, Household, Kinds, MOST_PRINTED, Outbound, Programs, Runs, Sources, StateWork, measured,
+    Asks, Household, Kinds, MOST_PRINTED, Outbound, Programs, Runs, Sources, StateWork, keep_time,
+    measured,
 };
 pub(crate) use self::watch::KeyWatch;

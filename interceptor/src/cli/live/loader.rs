@@ -20,7 +20,7 @@ use crate::cli::stable::Typed;
 use crate::cli::which::Which;
 use crate::cli::written::Written;
 use crate::cli::{outbound, programs};
-use crate::credential::{Asks, CREDENTIALS_DIRECTORY, Keyring, Means, Sources};
+use crate::credential::{self, Asks, CREDENTIALS_DIRECTORY, Keyring, Means, Sources};
 use crate::fleet::{Compiling, FleetError, GivenPolicies, LoadedPolicy, Source, without_keys};
 use crate::ipc::{SentPath as Sent, Strings};
 use crate::sandbox::handover::Secrets;
@@ -211,6 +211,8 @@ impl Loader {
             let means = Means { environment: &environment, seed, sources, runs_new };
             Keyring::load_with(policy, Some(previous), &means)
         };
+        // With this process's rights, which it keeps.
+        credential::keep_time();
         let loaded = match rights {
             Rights::Own => load(),
             // A file that is the person's may be another by the next time.

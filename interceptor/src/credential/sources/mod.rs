@@ -29,5 +29,5 @@ pub(crate) use self::origin::Origin;
 pub(crate) use self::outbound::{Asking, Asks, Outbound};
 pub use self::problem::SourceProblem;
 pub(crate) use self::programs::{MOST_PRINTED, Programs, Runs};
-pub(crate) use self::registry::{living, measured};
+pub(crate) use self::registry::{keep_time, living, measured};
 pub(crate) use self::set::{Kinds, Sources};

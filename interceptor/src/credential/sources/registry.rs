@@ -43,29 +43,33 @@ fn find(origin: Origin) -> Arc<Living> {
     let living = Arc::new(Living::new(origin));
     registry.all.retain(|living| living.strong_count() > 0);
     registry.all.push(Arc::downgrade(&living));
-    if !registry.is_timed {
-        // Without the thread, a key is fetched again when a request finds that it has expired.
-        let timed = thread::Builder::new().name("key-sources".to_owned()).spawn(time);
-        registry.is_timed = timed.is_ok();
-    }
+    registry.keep_time();
     living
 }
 
-/// Begins each fetch when it is due, until there is no source any more.
+/// Starts the thread that fetches keys ahead of their end. It has the rights of the thread that
+/// starts it, and so have those that it starts: call this before taking on somebody else's.
+pub(crate) fn keep_time() {
+    registry().keep_time();
+}
+
+impl Registry {
+    fn keep_time(&mut self) {
+        if !self.is_timed {
+            // Without the thread, a key is fetched again when a request finds that it has expired.
+            let timed = thread::Builder::new().name("key-sources".to_owned()).spawn(time);
+            self.is_timed = timed.is_ok();
+        }
+    }
+}
+
+/// Begins each fetch when it is due. It goes on where there is no source any more: the next may
+/// come from a thread with other rights.
 fn time() {
     loop {
         // First, so that no change falls between the look and the wait.
         let seen = due::changes();
-        let living: Vec<Arc<Living>> = {
-            let mut registry = registry();
-            let living: Vec<_> = registry.all.iter().filter_map(Weak::upgrade).collect();
-            if living.is_empty() {
-                registry.all.clear();
-                registry.is_timed = false;
-                return;
-            }
-            living
-        };
+        let living: Vec<Arc<Living>> = registry().all.iter().filter_map(Weak::upgrade).collect();
         let now = Instant::now();
         let mut wait = LONGEST_WAIT;
         for living in &living {
