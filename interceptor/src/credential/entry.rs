@@ -2,8 +2,9 @@
 //! the file to reread it from.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use interceptor_policy::{Credential, Form, KeySource, PlaceholderShape};
@@ -37,7 +38,12 @@ pub(super) struct KeyringEntry {
     pub(super) reading: Mutex<()>,
     /// Whether a thread is checking the file.
     pub(super) is_looked_at: AtomicBool,
+    /// The version of the key that an origin refused last.
+    refused: AtomicU64,
 }
+
+/// The version of no key.
+const NEVER: u64 = u64::MAX;
 
 /// What a keyring before had.
 #[derive(Default)]
@@ -240,6 +246,7 @@ impl KeyringEntry {
             place: KeyLocation::Document,
             reading: Mutex::default(),
             is_looked_at: AtomicBool::new(false),
+            refused: AtomicU64::new(NEVER),
         }
     }
 
@@ -288,6 +295,7 @@ impl KeyringEntry {
             place: KeyLocation::Document,
             reading: Mutex::default(),
             is_looked_at: AtomicBool::new(false),
+            refused: AtomicU64::new(NEVER),
         }
     }
 
@@ -321,7 +329,7 @@ impl KeyringEntry {
 
     /// Whether its key is reread from this file.
     pub(super) fn reads(&self, path: &Path) -> bool {
-        lock(&self.file).as_ref().is_some_and(|(own, _)| own == path)
+        lock(&self.files).iter().any(|file| file.path == path)
     }
 
     /// Every key that this credential and its source had so far.
@@ -412,6 +420,18 @@ impl KeyringEntry {
     /// What is wrong with its living source.
     pub(super) fn problem(&self, problem: KeyProblem) -> KeyError {
         KeyError { credential: self.name.clone(), place: self.place.clone(), problem }
+    }
+
+    /// An origin refused the key in a request that was made at `sent`.
+    pub(super) fn refused(&self, sent: Instant) {
+        let Some(living) = &self.living else { return };
+        self.refused.store(self.keys.load().version, Ordering::Relaxed);
+        living.refused(sent);
+    }
+
+    /// Whether an origin refused the key there is, in a request under this keyring.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed) == self.keys.load().version
     }
 
     /// Takes the keys that its living source has by now; returns whether there are others.

@@ -451,7 +451,7 @@ impl Keyring {
             certificate.usable(slot)?;
         }
         let Some(living) = &slot.living else { return Ok(()) };
-        let usable = living.usable().await;
+        let usable = living.usable(slot.is_refused()).await;
         usable.map_err(|problem| slot.problem(KeyProblem::Source(problem)))?;
         self.catch_up();
         if !slot.keys.load().is_latest {
@@ -464,8 +464,8 @@ impl Keyring {
     /// An origin refused a credential in a request that was made at `sent`: its source is asked for
     /// another key, once.
     pub(crate) fn refused(&self, id: CredentialId, sent: Instant) {
-        if let Some(living) = self.slots.get(id.0).and_then(|slot| slot.living.as_ref()) {
-            living.refused(sent);
+        if let Some(slot) = self.slots.get(id.0) {
+            slot.refused(sent);
         }
     }
 

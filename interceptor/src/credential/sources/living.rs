@@ -370,17 +370,19 @@ impl Living {
         }
     }
 
-    /// Waits until there is a key that has not expired.
+    /// Waits until there is a key that has not expired. Where an origin refused the one there is
+    /// (`is_refused`), also for another, for a while: only whoever was refused is held up by that.
     ///
     /// # Errors
     /// Why there is none.
-    pub(crate) async fn usable(self: &Arc<Self>) -> Result<(), SourceProblem> {
+    pub(crate) async fn usable(self: &Arc<Self>, is_refused: bool) -> Result<(), SourceProblem> {
         let mut ended = self.ended.subscribe();
         let deadline = tokio::time::Instant::now() + self.origin.timeout() + MARGIN;
         loop {
             let found = self.state().found();
             match found {
                 Found::Good => return Ok(()),
+                Found::Refused if !is_refused => return Ok(()),
                 Found::Refused => {
                     // The one there is may still be good for other requests.
                     let _ = tokio::time::timeout(PATIENCE, ended.changed()).await;

@@ -204,7 +204,7 @@ async fn an_expired_key_is_waited_for_and_its_failure_told_to_all_who_wait() {
     let waiting: Vec<_> = (0..8)
         .map(|_| {
             let living = living.clone();
-            tokio::spawn(async move { living.usable().await })
+            tokio::spawn(async move { living.usable(true).await })
         })
         .collect();
     // So that they wait for it.
@@ -217,7 +217,7 @@ async fn an_expired_key_is_waited_for_and_its_failure_told_to_all_who_wait() {
     }
     answers.send(Ok(r#"{"access_token":"sk-later","expires_in":1000000}"#.to_owned())).unwrap();
     until(|| living.measure().1.left > Some(Duration::ZERO));
-    assert_eq!(living.usable().await, Ok(()));
+    assert_eq!(living.usable(true).await, Ok(()));
     assert_eq!(living.value().unwrap().0.key.expose(), "sk-later");
 }
 
@@ -235,7 +235,7 @@ async fn keys_that_end_at_once_are_fetched_once_a_second_whoever_asks() {
     // By the requests of sandboxes, by others that read it, and by its own thread.
     while runs() < 3 {
         // Under load, each may have ended before it is seen.
-        let _ = living.usable().await;
+        let _ = living.usable(true).await;
     }
     let reader = living.clone();
     tokio::task::spawn_blocking(move || (0..2).for_each(|_| drop(reader.read()))).await.unwrap();
@@ -257,8 +257,8 @@ async fn an_origin_that_refuses_the_key_has_another_fetched_once() {
     let sent = Instant::now();
     (0..10).for_each(|_| living.refused(sent));
     answers.send(Ok("sk-fresh".to_owned())).unwrap();
-    // The next request waits for it, for a while.
-    assert_eq!(living.usable().await, Ok(()));
+    // The next request of whoever was refused waits for it, for a while.
+    assert_eq!(living.usable(true).await, Ok(()));
     until(|| living.version() > first.version);
     assert_eq!(living.value().unwrap().0.key.expose(), "sk-fresh");
     assert_eq!(living.version(), first.version + 1);
@@ -343,6 +343,30 @@ fn programs_are_run_only_where_they_may_be_and_new_ones_only_if_they_may() {
     let none = load("known", None, Ok(programs), false).unwrap_err();
     assert!(none[0].contains("because it is new here"), "{none:?}");
     assert_eq!(played.runs.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn only_the_sandbox_whose_key_was_refused_waits_for_another() {
+    let (_, programs, answers) = play("provoked");
+    answers.send(Ok("sk-canary-provoked".to_owned())).unwrap();
+    let keyring = || load("provoked", None, Ok(programs.clone()), true).unwrap();
+    let (provoking, other) = (keyring(), keyring());
+    let policy = policy("provoked", 86_400);
+    let id = policy.credential_named("lab").unwrap();
+    provoking.refused(id, Instant::now());
+    // The program runs now, and prints nothing yet.
+    let waits = async |keyring: &Keyring| {
+        tokio::select! {
+            biased;
+            usable = keyring.usable(id) => { usable.unwrap(); false }
+            () = std::future::ready(()) => true,
+        }
+    };
+    assert!(waits(&provoking).await);
+    assert!(!waits(&other).await);
+    answers.send(Ok("sk-canary-another".to_owned())).unwrap();
+    assert!(provoking.usable(id).await.is_ok());
+    assert_eq!(provoking.key(&policy, id).unwrap().expose(), "sk-canary-another");
 }
 
 #[tokio::test]
