@@ -9,6 +9,8 @@ use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::Plan;
 use interceptor_tests::daemon::{Cgroup, Daemon, Guest, until};
 use interceptor_tests::people::Account;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 const HOST: &str = "api.lab.test";
@@ -126,6 +128,48 @@ fn a_program_that_fails_or_is_changeable_makes_no_sandbox() {
         daemon.finish();
         let failed = lab.daemon().option("--programs-as").option("root").fail();
         assert!(failed.err().contains("programs are not run as root"), "{}", failed.err());
+    });
+}
+
+/// The processes of a user.
+fn processes_of(uid: u32) -> Vec<Pid> {
+    let all = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let is_theirs = |pid: &i32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+        let own = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        own == Some(uid) && !status.contains("\nState:\tZ")
+    };
+    all.filter_map(|name| name.parse().ok()).filter(is_theirs).map(Pid::from_raw).collect()
+}
+
+#[test]
+fn the_end_of_the_process_that_runs_programs_is_told() {
+    Lab::test(|lab| {
+        let account = Account::new(lab.directory());
+        let program = Program::new(lab, "token", lab.key());
+        let daemon = daemon(lab, account.name());
+        let guest = daemon.guest(&program.policy());
+        let health = || daemon.call("GET", "/healthz", "").json();
+        assert_eq!((health()["status"].clone(), health().get("problems")), (json!("ok"), None));
+        let keeper = processes_of(account.uid());
+        assert_eq!(keeper.len(), 1, "{keeper:?}");
+        kill(keeper[0], Signal::SIGKILL).unwrap();
+        assert!(until(|| health()["status"] == "degraded"), "{}", health());
+        let problem = health()["problems"][0].as_str().unwrap().to_owned();
+        assert!(problem.starts_with("no program is run for keys any more"), "{problem}");
+        // The keys that there are serve on, and no other program is run.
+        assert_eq!(ask(&guest, "/still"), 200);
+        let other = Program::new(lab, "other", &lab.another_key());
+        let refused = daemon.try_guest(&other.policy()).map(|_| ()).unwrap_err();
+        let why = "could not be started: the process that runs programs has ended";
+        assert!(refused.json().to_string().contains(why), "{refused:?}");
+        assert_eq!(other.runs(), 0);
+        let err = daemon.finish().err();
+        let told = err.matches("has ended, and no program is run any more").count();
+        assert_eq!(told, 1, "{err}");
     });
 }
 

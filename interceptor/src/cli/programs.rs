@@ -334,6 +334,10 @@ impl Programs for DaemonsPrograms {
         authors::only_root_could(file, &self.identity, Path::new("/"))
     }
 
+    fn has_ended(&self) -> bool {
+        self.keeper.has_ended()
+    }
+
     fn run(&self, source: &ExecSource) -> Result<Zeroizing<Vec<u8>>, SourceProblem> {
         // Anybody may be in a sandbox, so nobody but root may change them.
         let is_changeable = |path: &Path| Ok(Guarded::any(path, &self.identity, 0)?.is_changeable);

@@ -9,7 +9,11 @@ use super::model::Health;
 use super::shared::Control;
 use crate::metrics::ExpositionFormat;
 
-/// Shows that the daemon is up.
+/// What is wrong once the process is gone that runs programs.
+const LOST_PROGRAMS: &str =
+    "no program is run for keys any more: its process has ended; start the daemon again";
+
+/// Shows that the daemon is up, and what of it does not work any more.
 #[utoipa::path(
     get,
     path = "/healthz",
@@ -17,8 +21,11 @@ use crate::metrics::ExpositionFormat;
     responses((status = 200, description = "The daemon is up", body = Health))
 )]
 pub(super) async fn alive(State(control): State<Control>) -> Json<Health> {
+    let problems: Vec<String> =
+        control.fleet.lost_programs().then(|| LOST_PROGRAMS.to_owned()).into_iter().collect();
     Json(Health {
-        status: "ok".to_owned(),
+        status: if problems.is_empty() { "ok" } else { "degraded" }.to_owned(),
+        problems,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         sandboxes: control.fleet.list().len() as u64,
     })

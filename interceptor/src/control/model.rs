@@ -151,8 +151,11 @@ pub(crate) struct SandboxDetails {
 /// The daemon's health.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Health {
-    /// `ok`.
+    /// `ok`, or `degraded` if there are problems.
     pub(crate) status: String,
+    /// What does not work any more until the daemon is started again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) problems: Vec<String>,
     /// The version of the daemon.
     pub(crate) version: String,
     /// The number of sandboxes.

@@ -149,6 +149,11 @@ impl Fleet {
         Compiling { catalogue, proxy: proxy.as_ref(), sources }
     }
 
+    /// Whether programs were run, and are not any more.
+    pub(crate) fn lost_programs(&self) -> bool {
+        self.options.programs.as_ref().is_ok_and(|programs| programs.has_ended())
+    }
+
     /// The service catalogue and profiles.
     pub(crate) fn catalogue(&self) -> &Catalogue {
         &self.options.catalogue

@@ -5,10 +5,12 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -21,6 +23,9 @@ use super::program::{self, ProgramError};
 use super::user::UserIdentity;
 use crate::ipc::Secret;
 
+/// Why nothing is run any more.
+const ENDED: &str = "the process that runs programs has ended";
+
 /// How much longer than the program itself the daemon waits.
 const MARGIN: Duration = Duration::from_secs(10);
 
@@ -28,6 +33,10 @@ const MARGIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Keeper {
     channel: Mutex<Channel>,
+    /// The same connection, to see its end.
+    end: OwnedFd,
+    /// Whether its end was logged.
+    is_told: AtomicBool,
     /// Never reaped: it ends with this process.
     _child: Child,
 }
@@ -74,7 +83,20 @@ impl Keeper {
             Some((InitEvent::Failed(why), _)) => return Err(SandboxError::Inside(why)),
             _ => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
         }
-        Ok(Keeper { channel: Mutex::new(channel), _child: child })
+        let end = channel.as_fd().try_clone_to_owned().map_err(failed)?;
+        let is_told = AtomicBool::new(false);
+        Ok(Keeper { channel: Mutex::new(channel), end, is_told, _child: child })
+    }
+
+    /// Whether the process is gone, and runs nothing any more. Logs it once.
+    pub(crate) fn has_ended(&self) -> bool {
+        // That the other end is closed is always told.
+        let mut watched = [PollFd::new(self.end.as_fd(), PollFlags::empty())];
+        let has_ended = matches!(poll(&mut watched, PollTimeout::ZERO), Ok(1..));
+        if has_ended && !self.is_told.swap(true, Ordering::Relaxed) {
+            tracing::error!("{ENDED}, and no program is run any more: start the daemon again");
+        }
+        has_ended
     }
 
     /// Runs a program, as [`program::run`].
@@ -87,6 +109,9 @@ impl Keeper {
         patience: Duration,
         most: usize,
     ) -> Result<Zeroizing<Vec<u8>>, ProgramError> {
+        if self.has_ended() {
+            return Err(ProgramError::Unstarted(ENDED.to_owned()));
+        }
         let (answered, theirs) = Channel::pair()?;
         answered.set_patience(Some(patience + MARGIN))?;
         let wanted = Wanted { program, patience, most };
@@ -119,12 +144,17 @@ pub(super) fn serve(channel: &Channel, identity: &UserIdentity) -> Result<i32, S
     // The change of rights made it dumpable or not as the system's administrator chose.
     nix::sys::prctl::set_dumpable(false).context(|| "cannot become undumpable".into())?;
     channel.send(&InitEvent::Passed, &[]).context(|| "cannot answer the daemon".into())?;
-    while let Ok(Some((wanted, descriptors))) = channel.receive::<Wanted>() {
+    loop {
+        let (wanted, descriptors) = match channel.receive::<Wanted>() {
+            Ok(Some(received)) => received,
+            // It was read whole, and the next may be understood.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
+            Ok(None) | Err(_) => return Ok(0),
+        };
         let Some(answers) = descriptors.into_iter().next() else { continue };
         // Without a thread, the other end of the descriptor is told by its end.
         let _ = thread::Builder::new().spawn(move || answer(wanted, answers));
     }
-    Ok(0)
 }
 
 fn answer(wanted: Wanted, answers: OwnedFd) {

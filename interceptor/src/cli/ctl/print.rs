@@ -113,5 +113,7 @@ pub(super) fn services(out: &mut dyn Write, value: &Value) -> io::Result<()> {
 pub(super) fn health(out: &mut dyn Write, value: &Value) -> io::Result<()> {
     let (status, version) = (text(&value["status"]), text(&value["version"]));
     let sandboxes = words::count(value["sandboxes"].as_u64().unwrap_or(0), "sandbox");
-    writeln!(out, "{status}: version {version}, {sandboxes}")
+    writeln!(out, "{status}: version {version}, {sandboxes}")?;
+    let problems = value["problems"].as_array().into_iter().flatten();
+    problems.into_iter().try_for_each(|problem| writeln!(out, "  {}", text(problem)))
 }

@@ -21,6 +21,11 @@ pub(crate) trait Programs: fmt::Debug + Send + Sync {
     /// written it but those who may have any program run.
     fn accepts(&self, file: &Path) -> bool;
 
+    /// Whether nothing is run any more.
+    fn has_ended(&self) -> bool {
+        false
+    }
+
     /// What a program prints, at most [`MOST_PRINTED`] bytes, once it has ended without an error.
     /// Waits for it.
     ///
