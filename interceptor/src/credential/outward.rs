@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::entry::KeyringEntry;
 use super::handed::{HandedGateway, HandedOutward};
 use super::key::KeyProblem;
+use super::kin::Kin;
 use super::source::{CA, EnvironmentLookup, KeyError, KeyLocation, PROXY, PROXY_AUTH};
 use crate::files;
 use crate::tls::TlsError;
@@ -66,8 +67,10 @@ impl Authorization for Gateway {
     /// a thread of its own.
     fn value(&self) -> AuthorizationValue<'_> {
         Box::pin(async {
+            // Of no sandbox, so that all hear of another key.
+            let kin = Kin::default();
             if let Some(Err((path, problem))) =
-                self.auth.as_ref().map(|auth| auth.read_again(false))
+                self.auth.as_ref().map(|auth| auth.read_again(false, &kin))
             {
                 let path = path.display();
                 tracing::warn!(%path, %problem, "keeping the previous credential of the proxy");

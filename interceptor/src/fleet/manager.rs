@@ -151,7 +151,7 @@ impl Fleet {
 
     /// Whether programs were run, and are not any more.
     pub(crate) fn lost_programs(&self) -> bool {
-        self.options.programs.as_ref().is_ok_and(|programs| programs.has_ended())
+        self.options.sources.runs.as_ref().is_ok_and(|programs| programs.has_ended())
     }
 
     /// The service catalogue and profiles.

@@ -93,9 +93,7 @@ impl LoadedPolicy {
         // What a file holds by now may be somebody else's; who gives a document is known.
         let runs_new = previous.is_none() || source == Source::Given;
         let sources = match source.path() {
-            Some(path) if previous.is_none() => {
-                compiling.sources.accepting(path, OTHERS_FILE)
-            }
+            Some(path) if previous.is_none() => compiling.sources.accepting(path, OTHERS_FILE),
             _ => compiling.sources.clone(),
         };
         let environment = |name: &str| std::env::var_os(name);
