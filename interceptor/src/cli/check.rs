@@ -41,7 +41,8 @@ pub struct CheckCommand {
     /// Print one JSON object: {"errors": [...], "warnings": [...]}.
     #[arg(long)]
     json: bool,
-    /// Read no keys, neither from variables nor from files, and run no programs for them.
+    /// Read no keys, neither from variables nor from files; run no programs and ask no services
+    /// for them.
     #[arg(long)]
     skip_keys: bool,
     /// For services that give keys: as for `run`.
@@ -157,7 +158,8 @@ fn unreadable_keys(
 /// Whether a program was not run, or a service not asked, because the policy's content is not
 /// trusted.
 fn is_untrusted(error: &KeyError) -> bool {
-    let KeyProblem::Source(SourceProblem::Refused(why)) = &error.problem else { return false };
+    let KeyProblem::Source(problem) = &error.problem else { return false };
+    let (SourceProblem::Refused(why) | SourceProblem::Unasked(why)) = problem else { return false };
     *why == authors::UNTRUSTED
 }
 

@@ -26,7 +26,11 @@ use crate::fleet::{Answer, DecideError, EditError, Fleet, PolicyFiles, Terms};
     params(("id" = String, Path, description = "The question's id")),
     request_body(content = ApprovalForGood),
     responses(
-        (status = 200, description = "It is decided, and the edit in force", body = ApprovalWritten),
+        (
+            status = 200,
+            description = "It is decided, and the edit in force",
+            body = ApprovalWritten,
+        ),
         (status = 400, description = "The body is not such an answer"),
         (status = 404, description = "There is no such question"),
         (

@@ -150,7 +150,7 @@ impl OnlyIf {
         (status = 404, description = "There is no such question"),
         (
             status = 409,
-            description = "It is decided already, its policy was replaced, or came from another file",
+            description = "It is decided already, or its policy was replaced or is another file's",
         ),
         (
             status = 422,

@@ -11,8 +11,9 @@ use zeroize::Zeroizing;
 use super::entry::{KeyringEntry, lock};
 use super::handed::{HandedCertificate, HandedKey};
 use super::key::{Content, KeyProblem, RealKey};
+use super::location::KeyLocation;
 use super::pem::{CertificateProblem, Identity};
-use super::source::{EnvironmentLookup, KeyError, KeyLocation};
+use super::source::{EnvironmentLookup, KeyError};
 use crate::ipc::Secret;
 
 /// The client certificates of a sandbox, each with the position of its credential.

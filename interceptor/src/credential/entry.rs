@@ -14,10 +14,11 @@ use super::files::{Files, WatchedFile};
 use super::former::{Former, Formers};
 use super::handed::{HandedKey, Restored};
 use super::key::{Content, KeyProblem, RealKey};
-use super::kin::{self, Kin};
+use super::location::KeyLocation;
 use super::placeholder::Placeholder;
-use super::source::{self, EnvironmentLookup, KeyError, KeyLocation, Loaded, Means, PROXY_AUTH};
+use super::source::{self, EnvironmentLookup, KeyError, Loaded, Means, PROXY_AUTH};
 use super::sources::{self, Asking, Life, Living, Origin, SourceProblem, Value};
+use super::told::Told;
 
 /// One credential.
 #[derive(Debug)]
@@ -356,7 +357,7 @@ impl KeyringEntry {
     pub(super) fn read_again(
         &self,
         always: bool,
-        kin: &Kin,
+        kin: &dyn Told,
     ) -> Result<bool, (PathBuf, KeyProblem)> {
         let _reading = lock(&self.reading);
         let mut files = lock(&self.files).clone();
@@ -385,7 +386,7 @@ impl KeyringEntry {
         let mut former = before.former.clone();
         former.add(Former::untold(before.current.clone()));
         let current = Arc::new(key);
-        files.iter().for_each(|file| kin::tell(&file.path, self.content, &current, kin));
+        files.iter().for_each(|file| kin.tell(&file.path, self.content, &current));
         self.put(Keys { current, version: 0, is_latest: true, former }, kin);
         Ok(true)
     }
@@ -404,7 +405,7 @@ impl KeyringEntry {
 
     /// Puts other keys in force, which begin with those before. Answers are searched for the
     /// current one before a request can carry it.
-    fn put(&self, mut keys: Keys, kin: &Kin) {
+    fn put(&self, mut keys: Keys, kin: &dyn Told) {
         let before = self.keys.load_full();
         let mut all = keys.former.clone();
         all.add(Former::coming(keys.current.clone()));
@@ -435,7 +436,7 @@ impl KeyringEntry {
     }
 
     /// Takes the keys that its living source has by now; returns whether there are others.
-    pub(super) fn catch_up(&self, kin: &Kin) -> Result<bool, KeyProblem> {
+    pub(super) fn catch_up(&self, kin: &dyn Told) -> Result<bool, KeyProblem> {
         let Some(living) = &self.living else { return Ok(false) };
         if living.version() == self.keys.load().version {
             return Ok(false);

@@ -10,8 +10,8 @@ use interceptor_policy::ProxyUrlError;
 use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
+use super::location::KeyLocation;
 use super::pem::{self, CertificateProblem};
-use super::source::KeyLocation;
 use super::sources::SourceProblem;
 use crate::sigv4::Pair;
 

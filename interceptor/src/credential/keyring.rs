@@ -21,12 +21,13 @@ use super::finder::PlaceholderFinder;
 use super::handed::{HandedKeys, HandedPlaceholder};
 use super::key::{KeyProblem, RealKey};
 use super::kin::Kin;
+use super::location::KeyLocation;
 use super::outward::Outward;
 use super::pem::Identity;
 use super::placeholder::{PROBE, Placeholder};
 use super::presented::{self, Presented};
 use super::readers;
-use super::source::{KeyError, KeyLocation, Means};
+use super::source::{KeyError, Means};
 use super::sources::{Asking, Kinds, SourceProblem, Sources};
 use crate::logging;
 use crate::tls::TlsError;
@@ -419,12 +420,12 @@ impl Keyring {
     fn read_slot(&self, slot: &KeyringEntry, always: bool) -> Result<(), KeyError> {
         if let Some(living) = slot.living.as_ref().filter(|_| always) {
             let read = living.read_again().map_err(KeyProblem::Source);
-            let caught_up = read.and_then(|_| slot.catch_up(&self.kin));
+            let caught_up = read.and_then(|_| slot.catch_up(&*self.kin));
             note(caught_up.map_err(|problem| slot.problem(problem))?);
             return Ok(());
         }
         let is_beside = !self.slots.iter().any(|one| std::ptr::eq(&**one, slot));
-        let rotated = slot.read_again(always, &self.kin).map_err(|(path, problem)| KeyError {
+        let rotated = slot.read_again(always, &*self.kin).map_err(|(path, problem)| KeyError {
             credential: slot.name.clone(),
             place: KeyLocation::File(path),
             problem: if is_beside { problem.of(slot.content) } else { problem },

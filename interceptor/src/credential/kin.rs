@@ -15,6 +15,7 @@ use super::entry::{KeyringEntry, Keys, lock};
 use super::former::Former;
 use super::key::{Content, RealKey};
 use super::placeholder::Placeholder;
+use super::told::Told;
 use crate::logging;
 
 /// How many keys of former keyrings are kept.
@@ -52,14 +53,6 @@ struct Compiled {
     changes: u64,
     generation: u64,
     redactor: Option<Redactor>,
-}
-
-/// A key file has another key. The other sandboxes that read it learn of that: whichever is first
-/// to send the key, their answers are searched for it too. Call it before [`Kin::announce`].
-pub(super) fn tell(path: &Path, content: Content, key: &Arc<RealKey>, own: &Kin) {
-    let all: Vec<Arc<Kin>> = lock(&ALL).iter().filter_map(Weak::upgrade).collect();
-    let others = all.iter().filter(|kin| !std::ptr::eq(&***kin, own));
-    others.for_each(|kin| kin.hear(path, content, key));
 }
 
 impl Kin {
@@ -131,13 +124,6 @@ impl Kin {
         self.compiled.store(None);
     }
 
-    /// Keys were added to those that answers are searched for. Call it before a request can carry
-    /// one of them.
-    pub(super) fn announce(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        changes::count();
-    }
-
     /// Counts changes of the keys.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
@@ -207,5 +193,20 @@ impl Kin {
 
     fn entries(&self) -> Vec<Arc<KeyringEntry>> {
         lock(&self.entries).iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Told for Kin {
+    /// Whichever sandbox is first to send the key, the answers to the others are searched for it
+    /// too.
+    fn tell(&self, path: &Path, content: Content, key: &Arc<RealKey>) {
+        let all: Vec<Arc<Kin>> = lock(&ALL).iter().filter_map(Weak::upgrade).collect();
+        let others = all.iter().filter(|kin| !std::ptr::eq(&***kin, self));
+        others.for_each(|kin| kin.hear(path, content, key));
+    }
+
+    fn announce(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        changes::count();
     }
 }

@@ -21,6 +21,7 @@ mod handed;
 mod key;
 mod keyring;
 mod kin;
+mod location;
 mod outward;
 mod pem;
 mod placeholder;
@@ -31,11 +32,13 @@ mod source;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod told;
 mod watch;
 
 pub(crate) use self::handed::HandedKeys;
 pub use self::key::{KeyProblem, LONGEST, RealKey, SHORTEST};
 pub use self::keyring::Keyring;
+pub use self::location::KeyLocation;
 pub(crate) use self::outward::{Gateway, no_proxy_for, proxy_for};
 pub use self::pem::CertificateProblem;
 pub(crate) use self::pem::Identity;
@@ -43,8 +46,8 @@ pub use self::placeholder::{NoRandomness, Placeholder};
 pub use self::presented::Presented;
 pub(crate) use self::presented::basic;
 pub(crate) use self::seed::{SECRET, Seed};
+pub use self::source::KeyError;
 pub(crate) use self::source::{CREDENTIALS_DIRECTORY, Means};
-pub use self::source::{KeyError, KeyLocation};
 pub use self::sources::SourceProblem;
 pub(crate) use self::sources::{
     Asks, Household, Kinds, MOST_PRINTED, Outbound, Programs, Runs, Sources, StateWork, keep_time,

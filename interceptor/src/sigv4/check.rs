@@ -8,7 +8,7 @@ use super::canonical::Message;
 use super::claim::{AMZ_DATE, Claim, Place, parameter_name};
 use super::keys::{Context, Pair, SigningKey};
 use super::payload::{CONTENT_SHA256, Digest, Payload};
-use super::{MINUTES, Problem};
+use super::problem::{MINUTES, Problem};
 
 /// The header with a session token.
 pub(super) const TOKEN: &str = "x-amz-security-token";

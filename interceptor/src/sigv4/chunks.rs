@@ -12,9 +12,10 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::check::Verified;
-use super::keys::{Context, Signature, SigningKey};
+use super::keys::{Context, SigningKey};
 use super::payload::{DECODED_LENGTH, Digest, Payload, TRAILER};
 use super::sign::Signed;
+use super::signature::Signature;
 
 /// The longest chunk that is held. Clients send 8 KiB to 128 KiB.
 pub(crate) const MOST_CHUNK: u64 = 1024 * 1024;

@@ -12,8 +12,8 @@ use jiff::fmt::rfc2822;
 use jiff::tz::TimeZone;
 use percent_encoding::percent_decode_str;
 
-use super::keys::Signature;
-use super::{ALGORITHM, Problem};
+use super::problem::{ALGORITHM, Problem};
+use super::signature::Signature;
 
 /// The header with a signature's date.
 pub(crate) const AMZ_DATE: &str = "x-amz-date";

@@ -1,11 +1,12 @@
 //! A pair of keys, and the signatures it makes.
 
-use aws_lc_rs::{constant_time, hmac};
+use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
-use super::ALGORITHM;
 use super::claim::Claim;
 use super::payload::{Digest, EMPTY};
+use super::problem::ALGORITHM;
+use super::signature::Signature;
 
 /// The keys that requests are signed with.
 #[derive(Clone, Copy)]
@@ -52,7 +53,7 @@ impl SigningKey {
     }
 
     fn sign(&self, text: &str) -> Signature {
-        Signature(hex(hmac::sign(&self.0, text.as_bytes()).as_ref()))
+        Signature::of(hmac::sign(&self.0, text.as_bytes()).as_ref())
     }
 
     /// The signature of a request.
@@ -86,35 +87,4 @@ impl std::fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("SigningKey(…)")
     }
-}
-
-/// A signature: 64 hexadecimal digits.
-#[derive(Clone, Debug)]
-pub(super) struct Signature(String);
-
-impl Signature {
-    /// The length of its text.
-    pub(super) const LENGTH: usize = 64;
-
-    /// A signature that a request brings.
-    pub(super) fn parse(text: &str) -> Option<Signature> {
-        let is_hex = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
-        (text.len() == Signature::LENGTH && text.bytes().all(is_hex))
-            .then(|| Signature(text.to_owned()))
-    }
-
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Compares in constant time.
-    pub(super) fn is(&self, other: &Signature) -> bool {
-        constant_time::verify_slices_are_equal(self.0.as_bytes(), other.0.as_bytes()).is_ok()
-    }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }

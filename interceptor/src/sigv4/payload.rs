@@ -3,8 +3,8 @@
 use aws_lc_rs::digest;
 use http::HeaderMap;
 
-use super::Problem;
-use super::keys::hex;
+use super::problem::Problem;
+use super::signature::hex;
 
 /// The header that says it.
 pub(crate) const CONTENT_SHA256: &str = "x-amz-content-sha256";

@@ -8,8 +8,9 @@ use zeroize::Zeroizing;
 use super::canonical::Message;
 use super::check::{TOKEN, Verified};
 use super::claim::{AMZ_DATE, Place, TOKEN_PARAMETER, is_of_signature};
-use super::keys::{Pair, Signature, SigningKey};
-use super::{ALGORITHM, Problem};
+use super::keys::{Pair, SigningKey};
+use super::problem::{ALGORITHM, Problem};
+use super::signature::Signature;
 
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 

@@ -8,8 +8,9 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail};
 
+use super::said::said;
 use super::scratch::Scratch;
-use super::{place, proof, said, written};
+use super::{place, proof, written};
 use crate::oci::podman::{LOGS, POLICIES};
 use crate::oci::toml::{self, CONTAINERD, CONTAINERD_CONFIG, HANDLER};
 

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
-use super::{containerd, said, written};
+use super::said::said;
+use super::{containerd, written};
 use crate::oci::podman::{LOGS, POLICIES};
 use crate::oci::toml::{self, CRIO, CRIO_CONFIG};
 

@@ -10,7 +10,8 @@ use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{place, proof, said, written};
+use super::said::said;
+use super::{place, proof, written};
 use crate::oci::docker::{self as engine, CONFIG, DAEMON, PROGRAM};
 use crate::oci::podman::{LOGS, POLICIES};
 

@@ -8,10 +8,10 @@ mod docker;
 mod place;
 mod podman;
 mod proof;
+mod said;
 mod scratch;
 mod written;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -86,23 +86,5 @@ pub fn run(arguments: Install) -> anyhow::Result<ExitCode> {
         Installed::Containerd => containerd::install(&mut output, dry_run),
         Installed::CriO if uninstall => crio::uninstall(&mut output),
         Installed::CriO => crio::install(&mut output, dry_run),
-    }
-}
-
-/// Says whether a container that must be refused egress was, and ends accordingly.
-fn said(output: &mut impl Write, proof: anyhow::Result<String>) -> anyhow::Result<ExitCode> {
-    match proof {
-        Ok(shown) => {
-            writeln!(output, "proved: a container under a policy was refused egress: {shown}")?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(error) => {
-            let _ = writeln!(
-                std::io::stderr(),
-                "interceptor: NOT proved: a container that must be refused egress was not: \
-                 {error:#}"
-            );
-            Ok(ExitCode::FAILURE)
-        }
     }
 }

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::{place, proof, said, written};
+use super::said::said;
+use super::{place, proof, written};
 use crate::oci::podman::{self as engine, FILE, LOGS, POLICIES};
 
 /// Removes the hook.

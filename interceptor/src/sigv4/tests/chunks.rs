@@ -8,9 +8,10 @@ use proptest::prelude::*;
 use super::super::check::Verified;
 use super::super::chunks::{ChunkProblem, Chunks, MOST_CHUNK};
 use super::super::claim::{Claim, Place};
-use super::super::keys::{Context, Pair, Signature, SigningKey};
+use super::super::keys::{Context, Pair, SigningKey};
 use super::super::payload::{Digest, Payload};
 use super::super::sign::Signed;
+use super::super::signature::Signature;
 use super::{PLACEHOLDER, REAL};
 
 const SEED: &str = "4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9";
