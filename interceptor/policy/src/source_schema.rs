@@ -46,7 +46,7 @@ pub(super) enum Source {
     /// What a program prints.
     Exec(ExecKey),
     /// What a token endpoint gives.
-    Oauth2(Oauth2Key),
+    Oauth2(Box<Oauth2Key>),
     /// The keys of an AWS account, with which requests are signed.
     Aws(AwsKey),
 }

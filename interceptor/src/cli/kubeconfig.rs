@@ -30,8 +30,8 @@ const LONGEST: usize = 1 << 20;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   interceptor run --policy k8s.json -- sh -c 'export KUBECONFIG=$PWD/kubeconfig;
-    interceptor kubeconfig --server https://k8s.example:6443 --token-env KUBE_TOKEN \\
-      -o kubeconfig && kubectl get pods'
+    interceptor kubeconfig --server https://k8s.example:6443 \\
+      --token-env KUBE_TOKEN -o kubeconfig && kubectl get pods'
   sudo interceptor kubeconfig --sandbox web --server https://k8s.example:6443 \\
     --token-env KUBE_TOKEN > kubeconfig")]
 pub struct Kubeconfig {

@@ -55,7 +55,7 @@ impl Files {
     }
 
     /// The same files, with that part of a key.
-    pub(super) fn as_part(self, part: usize) -> Files {
+    pub(super) fn of_part(self, part: usize) -> Files {
         Files(self.0.into_iter().map(|file| WatchedFile { part, ..file }).collect())
     }
 

@@ -146,7 +146,7 @@ fn aws(keys: &AwsKeys, environment: EnvironmentLookup<'_>) -> Result<Loaded, Key
             let (place, problem) = (Box::new(KeyLocation::of(source)), Box::new(problem));
             KeyProblem::Part { part, place, problem }
         })?;
-        files.extend(loaded.files.as_part(number));
+        files.extend(loaded.files.of_part(number));
         parts.push(loaded.key);
     }
     let key = RealKey::of_aws(&parts.iter().collect::<Vec<_>>())?;

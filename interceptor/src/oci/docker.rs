@@ -72,7 +72,10 @@ pub(crate) fn without_runtimes(present: &str) -> Result<Option<String>, OciError
     Ok((!config.is_empty()).then(|| format!("{:#}\n", Value::Object(config))))
 }
 
-fn without(present: &str) -> Result<(Map<String, Value>, Map<String, Value>), OciError> {
+/// The configuration without its runtimes, and those.
+type Parted = (Map<String, Value>, Map<String, Value>);
+
+fn without(present: &str) -> Result<Parted, OciError> {
     let malformed = |why: String| OciError::Malformed { what: "configuration of Docker", why };
     let value = if present.trim().is_empty() {
         json!({})

@@ -254,5 +254,5 @@ fn parameters(query: &str) -> Result<Option<[String; 6]>, Problem> {
 pub(super) fn is_of_signature(parameter: &str) -> bool {
     let name = parameter_name(parameter);
     let is = |known: &&str| name.eq_ignore_ascii_case(known.as_bytes());
-    PARAMETERS.iter().any(|known| is(&known)) || is(&TOKEN_PARAMETER)
+    PARAMETERS.iter().any(is) || is(&TOKEN_PARAMETER)
 }

@@ -66,55 +66,14 @@ impl Reader {
         let client_id = client_id.and_then(|node| self.text(&node, "`client_id`"));
         let has_secret = client_secret.is_some();
         let client_secret = client_secret.and_then(|node| self.input(&node, "`client_secret`"));
-        let client_auth = match client_auth {
-            None => Some(ClientAuth::Basic),
-            Some(node) => {
-                let chosen = self.choice(&node, "`client_auth`", &["basic", "post"]);
-                chosen.map(|at| if at == 0 { ClientAuth::Basic } else { ClientAuth::Post })
-            }
-        };
+        let client_auth = self.client_auth(client_auth.as_ref());
         let scope = scope.and_then(|node| self.text(&node, "`scope`"));
         let timeout = self.seconds(timeout, &ExecSource::TIMEOUTS, FetchedSource::TIMEOUT);
         let ttl = self.seconds(ttl, &ExecSource::TTLS, ExecSource::TTL);
-        // Each grant has fields of its own.
-        let own = [
-            (1, "refresh_token", &refresh_token),
-            (2, "assertion_key", &assertion_key),
-            (2, "key_id", &key_id),
-            (2, "subject", &subject),
-            (2, "audience", &audience),
-        ];
-        for (at, field, value) in own {
-            if let (Some(node), Some(grant)) = (value, grant_name.filter(|grant| *grant != at)) {
-                let (of, is) = (GRANTS[at], GRANTS[grant]);
-                self.error(node, format!("`{field}` belongs to the grant {of}, not {is}"));
-            }
-        }
-        let grant = match grant_name? {
-            0 => {
-                if !has_secret || client_id.is_none() {
-                    let why = "the grant client_credentials needs `client_id` and `client_secret`";
-                    self.error(node, why);
-                }
-                Grant::ClientCredentials
-            }
-            1 => {
-                let token = self.required(node, refresh_token.as_ref(), "refresh_token")?;
-                Grant::RefreshToken(self.input(&token, "`refresh_token`")?)
-            }
-            _ => {
-                let key = self.required(node, assertion_key.as_ref(), "assertion_key")?;
-                if client_id.is_none() {
-                    self.error(node, "the grant jwt_bearer needs `client_id`: it is the issuer");
-                }
-                Grant::JwtBearer(Assertion {
-                    key: self.input(&key, "`assertion_key`")?,
-                    key_id: key_id.and_then(|node| self.text(&node, "`key_id`")),
-                    subject: subject.and_then(|node| self.text(&node, "`subject`")),
-                    audience: audience.and_then(|node| self.text(&node, "`audience`")),
-                })
-            }
-        };
+        let own = [refresh_token, assertion_key, key_id, subject, audience];
+        self.are_of(&own, grant_name);
+        let is_known = (client_id.is_some(), has_secret);
+        let grant = self.grant(node, grant_name?, own, is_known)?;
         if has_secret && client_id.is_none() && self.errors.len() == known {
             self.error(node, "`client_secret` needs `client_id`: whose it is");
         }
@@ -131,6 +90,65 @@ impl Reader {
             timeout: timeout?,
             ttl: ttl?,
         })
+    }
+
+    fn client_auth(&mut self, node: Option<&Node<'_>>) -> Option<ClientAuth> {
+        let Some(node) = node else { return Some(ClientAuth::Basic) };
+        let chosen = self.choice(node, "`client_auth`", &["basic", "post"])?;
+        Some(if chosen == 0 { ClientAuth::Basic } else { ClientAuth::Post })
+    }
+
+    /// Refuses the fields of other grants.
+    fn are_of(&mut self, own: &[Option<Node<'_>>; 5], grant: Option<usize>) {
+        const OF: [(usize, &str); 5] = [
+            (1, "refresh_token"),
+            (2, "assertion_key"),
+            (2, "key_id"),
+            (2, "subject"),
+            (2, "audience"),
+        ];
+        for ((at, field), value) in OF.into_iter().zip(own) {
+            if let (Some(node), Some(grant)) = (value, grant.filter(|grant| *grant != at)) {
+                let (of, is) = (GRANTS[at], GRANTS[grant]);
+                self.error(node, format!("`{field}` belongs to the grant {of}, not {is}"));
+            }
+        }
+    }
+
+    /// A grant by its place in the list, with its own fields; whether there are a client and its
+    /// secret is known.
+    fn grant(
+        &mut self,
+        node: &Node<'_>,
+        at: usize,
+        [refresh_token, assertion_key, key_id, subject, audience]: [Option<Node<'_>>; 5],
+        (has_client, has_secret): (bool, bool),
+    ) -> Option<Grant> {
+        match at {
+            0 => {
+                if !has_secret || !has_client {
+                    let why = "the grant client_credentials needs `client_id` and `client_secret`";
+                    self.error(node, why);
+                }
+                Some(Grant::ClientCredentials)
+            }
+            1 => {
+                let token = self.required(node, refresh_token.as_ref(), "refresh_token")?;
+                Some(Grant::RefreshToken(self.input(&token, "`refresh_token`")?))
+            }
+            _ => {
+                let key = self.required(node, assertion_key.as_ref(), "assertion_key")?;
+                if !has_client {
+                    self.error(node, "the grant jwt_bearer needs `client_id`: it is the issuer");
+                }
+                Some(Grant::JwtBearer(Assertion {
+                    key: self.input(&key, "`assertion_key`")?,
+                    key_id: key_id.and_then(|node| self.text(&node, "`key_id`")),
+                    subject: subject.and_then(|node| self.text(&node, "`subject`")),
+                    audience: audience.and_then(|node| self.text(&node, "`audience`")),
+                }))
+            }
+        }
     }
 
     /// A field that must be there.

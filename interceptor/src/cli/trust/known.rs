@@ -210,7 +210,8 @@ pub(in crate::cli) fn typed(person: &Person, path: &Path) -> String {
 
 /// What goes before a command that reads this file: nothing, if the person can read it.
 fn sudo(person: &Person, path: &Path) -> &'static str {
-    let is_closed = || person.act(|| files::open(path)).is_err();
+    let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    let is_closed = || person.act(|| files::open(path)).is_err_and(|error| denied(&error));
     if person.by_sudo && is_closed() { "sudo " } else { "" }
 }
 

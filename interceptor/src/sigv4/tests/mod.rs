@@ -113,7 +113,7 @@ fn sign_by_aws(sent: &Sent, pair: &Pair<'_>, how: How<'_>) -> Sent {
     let headers = sent.headers.iter();
     let headers = headers.map(|(name, value)| (name.as_str(), value.to_str().expect("text")));
     let request =
-        SignableRequest::new(&*sent.method, uri.clone(), headers, body).expect("a request");
+        SignableRequest::new(&sent.method, uri.clone(), headers, body).expect("a request");
     let (instructions, _) = sign(request, &parameters).expect("signed").into_parts();
     let mut signed = sent.clone();
     let mut request = http::Request::builder().uri(&uri).body(()).expect("a request");

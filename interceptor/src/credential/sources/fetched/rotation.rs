@@ -7,7 +7,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -151,7 +151,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// The token that was kept last.
-fn read(path: &PathBuf) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+fn read(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     match files::read(path, LONGEST) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

@@ -166,7 +166,8 @@ fn what_an_endpoint_says_instead_of_a_token_is_told_by_status_and_code() {
         assert!(!shown.contains("canary"), "{shown}");
         problem.to_string()
     };
-    let table: [(fn() -> Says, &str); 13] = [
+    type Row = (fn() -> Says, &'static str);
+    let table: [Row; 13] = [
         (
             || {
                 Says::json(
