@@ -5,21 +5,32 @@
 //! so, and in any case what is edited must be a policy, and stay one.
 //!
 //! The file keeps its inode: the mounts that hide it from a running sandbox would not cover a
-//! replacement.
+//! replacement. So it is written in place, under a lock, once its blocks are there; what cannot be
+//! written whole is taken back.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use interceptor_policy::{Catalogue, MAX_BYTES, Patch, Problem, check, edited};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use zeroize::Zeroizing;
 
 use crate::audit::steers_or_hides;
 
+/// How long an edit waits for another one of the same file.
+const LOCKED_WITHIN: Duration = Duration::from_secs(5);
+/// The pause between two looks at the lock.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// An edit to a policy's file that is not written yet.
 #[derive(Debug)]
 pub(crate) struct PolicyEdit {
+    /// Locked until this value is dropped.
     file: File,
     before: Zeroizing<String>,
     text: Zeroizing<String>,
@@ -38,6 +49,12 @@ pub(crate) enum EditError {
         path: PathBuf,
         /// The system's error.
         cause: io::Error,
+    },
+    /// Another edit of it does not end.
+    #[error("the policy file {} is locked by another program", printable(path))]
+    Locked {
+        /// The file.
+        path: PathBuf,
     },
     /// It may stand for another.
     #[error("the policy file {} is a link, or not a regular file", printable(path))]
@@ -100,6 +117,12 @@ impl PolicyEdit {
         if !found.is_file() || found.nlink() != 1 {
             return Err(EditError::NotOwn { path: own() });
         }
+        // Before it is read: an edit by somebody else would be lost.
+        match locked(&file) {
+            Ok(true) => {}
+            Ok(false) => return Err(EditError::Locked { path: own() }),
+            Err(cause) => return Err(unreadable(cause)),
+        }
         let most = MAX_BYTES as u64;
         // Allocated up front: a growing string leaves copies of keys behind.
         let mut before = Zeroizing::new(String::with_capacity(MAX_BYTES + 2));
@@ -127,14 +150,50 @@ impl PolicyEdit {
         &self.text
     }
 
-    /// Writes it.
+    /// Writes it; if that fails, the file holds what it held before.
     ///
     /// # Errors
-    /// As for pwrite(2).
+    /// As for fallocate(2), pwrite(2) and fsync(2).
     pub(crate) fn write(&self) -> io::Result<()> {
-        // An edit only adds, so the old text never extends past the new end.
-        self.file.write_all_at(self.text.as_bytes(), 0)?;
+        self.reserve()?;
+        let written = self.put(&self.text);
+        if written.is_err() {
+            // Into blocks that it had before. What failed is told, whatever becomes of this.
+            let _ = self.put(&self.before);
+        }
+        written
+    }
+
+    /// Has the blocks of the whole new text, before a byte of the old one is written over.
+    fn reserve(&self) -> io::Result<()> {
+        let length = i64::try_from(self.text.len()).unwrap_or(i64::MAX);
+        loop {
+            match fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length) {
+                // Not every file system can.
+                Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn put(&self, text: &str) -> io::Result<()> {
+        self.file.write_all_at(text.as_bytes(), 0)?;
+        self.file.set_len(text.len() as u64)?;
         self.file.sync_all()
+    }
+}
+
+/// Locks a file against other edits; whether that came about in time.
+fn locked(file: &File) -> io::Result<bool> {
+    let late = Instant::now() + LOCKED_WITHIN;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if Instant::now() < late => thread::sleep(LOOK),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(cause)) => return Err(cause),
+        }
     }
 }
 
@@ -217,6 +276,26 @@ mod tests {
         }
         assert_eq!(std::fs::read_to_string(&real).unwrap(), TEXT);
     }
+
+    #[test]
+    fn an_edit_keeps_others_out_until_it_is_done() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("p.jsonc");
+        std::fs::write(&path, TEXT).unwrap();
+        let first = prepare(&path, TEXT, &patch()).unwrap();
+        let other = File::open(&path).unwrap();
+        assert!(matches!(other.try_lock(), Err(TryLockError::WouldBlock)));
+        // Another edit waits for its end, and finds another text then.
+        let second = thread::spawn({
+            let path = path.clone();
+            move || prepare(&path, TEXT, &patch()).map(drop)
+        });
+        first.write().unwrap();
+        drop(first);
+        assert!(matches!(second.join().unwrap(), Err(EditError::Changed { .. })));
+        other.try_lock().unwrap();
+    }
+
     #[test]
     fn only_a_policy_is_edited_and_only_as_a_question_proposes() {
         let home = tempfile::tempdir().unwrap();

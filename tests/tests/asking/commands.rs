@@ -1,11 +1,13 @@
 //! `interceptor ctl` about approvals and leases, and that no sandbox can answer itself.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use interceptor_tests::daemon::{Cgroup, Daemon, until};
 use interceptor_tests::lab::Lab;
 use interceptor_tests::sandbox::binary;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 
 use super::{HOST, NEW, answer, curl, daemon, get, policy, questions};
@@ -96,6 +98,72 @@ fn always_writes_the_edit_into_the_policys_file_with_its_comments() {
         assert_eq!(fs::read_to_string(&file).unwrap(), expected);
         assert_eq!(get(&guest, &url).1, "200", "the daemon has read it again");
         assert_eq!(daemon.call("GET", "/v1/approvals", "").json(), json!([]));
+        daemon.finish();
+    });
+}
+
+/// A file system of 64 KiB, until it is dropped.
+struct Small(PathBuf);
+
+impl Small {
+    fn at(path: PathBuf) -> Small {
+        fs::create_dir(&path).unwrap();
+        let options = Some("size=64k,mode=755");
+        mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), options).unwrap();
+        Small(path)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_full_disk_costs_the_edit_and_not_the_policy() {
+    Lab::test(|lab| {
+        lab.unordered();
+        let small = Small::at(lab.directory().join("small"));
+        let file = small.0.join("policy.jsonc");
+        let document = |comment: &str| {
+            format!(
+                "{{\n  // {comment}\n  \"ask\": {{}},\n  \"network\": {{ \"allow\": [\"{HOST}\"], \
+                 \"deny\": [\"*\"] }}\n}}\n"
+            )
+        };
+        // It fills its page, so that the edit needs another one.
+        let text = document(&"x".repeat(4090 - document("").len()));
+        fs::write(&file, &text).unwrap();
+        lab.permits(&json!({ "network": { "allow": [HOST, NEW] } }).to_string());
+        let daemon =
+            lab.daemon().at_origin(HOST).at_origin(NEW).option("--policy").option(&file).start();
+        let cgroup = Cgroup::new();
+        let body = json!({ "cgroup": cgroup.path() }).to_string();
+        let made = daemon.call("POST", "/v1/sandboxes", &body).json();
+        let guest = daemon.guest_of(cgroup, &made);
+        let filler = small.0.join("filler");
+        let full = fs::write(&filler, vec![1; 1 << 20]).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        let url = format!("https://{NEW}/x");
+        let held = curl(&guest, &[&url]);
+        let asked = questions(&daemon, 1);
+        let said = ctl(&daemon, &["approve", asked[0]["id"].as_str().unwrap(), "--always"]);
+        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        let error = String::from_utf8_lossy(&said.stderr);
+        assert!(!said.status.success() && error.contains("was not written"), "{said:?}");
+        assert_eq!(answer(held).1, "200");
+        fs::remove_file(&filler).unwrap();
+        let held = curl(&guest, &[&url]);
+        let asked = questions(&daemon, 1);
+        let said = out(&daemon, &["approve", asked[0]["id"].as_str().unwrap(), "--always"]);
+        assert!(said.contains("the edit is in it"), "{said}");
+        assert_eq!(answer(held).1, "200");
+        let written = fs::read_to_string(&file).unwrap();
+        assert_eq!(
+            written,
+            text.replace(&format!("\"{HOST}\""), &format!("\"{HOST}\", \"{NEW}:443\""))
+        );
         daemon.finish();
     });
 }
