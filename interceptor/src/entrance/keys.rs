@@ -97,6 +97,17 @@ impl Keys {
         (*of == uid).then_some(KnownSession(*digest))
     }
 
+    /// Whether a token can be used.
+    pub(super) fn expects(&mut self, token: &str, now: Instant) -> bool {
+        self.tokens.position(token, now).is_some()
+    }
+
+    /// Whether a user has a session.
+    pub(super) fn knows(&mut self, uid: u32, now: Instant) -> bool {
+        self.sessions.forget(now);
+        self.sessions.0.iter().any(|(_, _, of)| *of == uid)
+    }
+
     /// Whether a session lasts still.
     pub(super) fn lasts(&mut self, session: KnownSession, now: Instant) -> bool {
         self.sessions.at(&session.0, now).is_some()

@@ -124,6 +124,16 @@ impl Entrance {
         self.keys().enter(token, uid, Instant::now())
     }
 
+    /// Whether a token would let somebody in, which does not use it up.
+    pub(crate) fn expects(&self, token: &str) -> bool {
+        self.keys().expects(token, Instant::now())
+    }
+
+    /// Whether a user has a session.
+    pub(crate) fn knows(&self, uid: u32) -> bool {
+        self.keys().knows(uid, Instant::now())
+    }
+
     /// The session, if this is one of the user's: the cookie of a loopback address is sent to
     /// whoever listens at any of its ports, so that another user can come to know it.
     pub(crate) fn admits(&self, session: &str, uid: u32) -> Option<KnownSession> {
@@ -209,6 +219,8 @@ mod tests {
         );
         let session = entrance.enter(&one, 7).unwrap().unwrap();
         assert!(entrance.enter(&one, 7).unwrap().is_none(), "it was used");
+        assert!(entrance.expects(&other) && !entrance.expects(&one) && !entrance.expects(""));
+        assert!(entrance.knows(7) && !entrance.knows(8));
         assert!(entrance.admits(&session, 7).is_some());
         assert!(entrance.admits(&session, 8).is_none(), "another user has the cookie");
         for wrong in ["", &one, &other, "x"] {

@@ -46,4 +46,4 @@ pub use hooks::{HOOKS, Hook, MINIMUM_KERNEL};
 pub use inherited::{Inherited, LAYOUT};
 pub use pins::{bpffs, remove_pins};
 pub use probe::{Probe, probe};
-pub(crate) use whose::owner_of;
+pub(crate) use whose::{SocketOwner, owner_of};

@@ -2,8 +2,9 @@
 //!
 //! - It is meant for this page by its `Host`, and comes from it by its `Origin`: a name that an
 //!   attacker points at this host (DNS rebinding) is neither.
+//! - It has a session, and its connection is of the user who began that, unless it is the way in:
+//!   then it has a token. Nothing that costs more is looked at before.
 //! - Its connection was made outside every sandbox.
-//! - It has a session, and its connection is of the user who began that, unless it is the way in.
 //! - If it changes anything, it has a header that no form and no foreign script can send.
 
 use axum::body::Body;
@@ -21,6 +22,8 @@ use crate::entrance::{Entrance, KnownSession, WAY_IN};
 
 /// The largest body of a request, in bytes.
 const LARGEST_BODY: usize = 64 * 1024;
+/// What is told of a token that is unknown, used or too old.
+const STALE: &str = "stale_address";
 /// The header of a request that changes something.
 const ON_PURPOSE: &str = "x-interceptor-request";
 /// Where everything comes from: only from here, and no script or style that stands in a document.
@@ -48,8 +51,9 @@ pub(super) async fn admit(
             let body = Body::new(Limited::new(body, LARGEST_BODY));
             next.run(Request::from_parts(head, body)).await
         }
-        // A person sees this one.
+        // A person sees these two.
         Err(problem) if problem.status == 401 && is_page => way_in::locked(),
+        Err(problem) if is_entry && problem.kind.ends_with(STALE) => way_in::stale(),
         Err(problem) => problem.into_response(),
     };
     // What was not read. The way in has no body.
@@ -70,27 +74,31 @@ async fn judge(
 ) -> Result<Option<KnownSession>, ApiProblem> {
     let page = &shared.0.page;
     meant(&page.entrance, uri, headers)?;
+    let is_read = [Method::GET, Method::HEAD].contains(method);
+    let session = if uri.path() == WAY_IN && is_read {
+        if !page.entrance.expects(way_in::token(uri)) {
+            return Err(refused(STALE, "The address lets nobody in any more", ""));
+        }
+        None
+    } else {
+        let session = peer.0.uid().and_then(|uid| session_of(&page.entrance, headers, uid));
+        Some(session.ok_or_else(|| {
+            let detail = "`interceptor ctl page` prints an address that lets you in";
+            let title = "There is no session";
+            ApiProblem::new(StatusCode::UNAUTHORIZED, "no_session", title, detail)
+        })?)
+    };
     let (fleet, other) = (page.fleet.clone(), peer.0.clone());
     if let Err(why) = blocking(move || other.outside(&fleet)).await? {
         shared.log_refusal(why);
         return Err(refused("peer_refused", "This process may not use the page", why));
     }
-    let is_read = [Method::GET, Method::HEAD].contains(method);
-    if uri.path() == WAY_IN && is_read {
-        return Ok(None);
-    }
-    let session = peer.0.uid().and_then(|uid| session_of(&page.entrance, headers, uid));
-    let Some(session) = session else {
-        let detail = "`interceptor ctl page` prints an address that lets you in";
-        let title = "There is no session";
-        return Err(ApiProblem::new(StatusCode::UNAUTHORIZED, "no_session", title, detail));
-    };
-    if !is_read && !headers.contains_key(ON_PURPOSE) {
+    if session.is_some() && !is_read && !headers.contains_key(ON_PURPOSE) {
         let title = "The request could be forged";
         let detail = format!("a request that changes something has the header `{ON_PURPOSE}`");
         return Err(refused("not_on_purpose", title, detail));
     }
-    Ok(Some(session))
+    Ok(session)
 }
 
 /// Whether a request is meant for this page, and comes from it.

@@ -1,5 +1,5 @@
-//! Serves the page at its address: few connections, each with time limits, so that nobody who
-//! merely connects can use up what sandboxes need.
+//! Serves the page at its address: few connections, of each user only so many, and each with time
+//! limits, so that nobody who merely connects can use up what sandboxes or others need.
 
 use std::io;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::places::{ALL, Places};
 use super::router;
 use super::shared::Page;
 use crate::control::{ASKED_WITHIN, SocketPeer};
@@ -24,7 +25,7 @@ const BREATHER: Duration = Duration::from_millis(50);
 /// How long requests in flight may take at the end.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// The maximum number of connections.
-const CONNECTIONS: u32 = 64;
+const CONNECTIONS: u32 = ALL as u32;
 /// The largest head of a request, in bytes.
 const LARGEST_HEAD: usize = 16 * 1024;
 /// How long a browser may leave what it is sent unread.
@@ -44,7 +45,8 @@ async fn accept(page: Page, stop: CancellationToken) -> io::Result<()> {
     let (entrance, ends) = (page.entrance.clone(), stop.child_token());
     let own = entrance.address();
     let listener = TcpListener::from_std(entrance.listener()?)?;
-    let places = Arc::new(Semaphore::new(CONNECTIONS as usize));
+    let (places, ending) = (Places::default(), Arc::new(Semaphore::new(ALL)));
+    let person = page.person;
     let router = router(page, ends.clone());
     let handed = entrance.handed();
     loop {
@@ -62,12 +64,19 @@ async fn accept(page: Page, stop: CancellationToken) -> io::Result<()> {
                 continue;
             }
         };
+        // At once, while the other end is still whose it was.
+        let looked = move || (SocketPeer::of(&stream, peer, own), stream);
+        let Ok((Some(peer), stream)) = tokio::task::spawn_blocking(looked).await else { continue };
+        let uid = peer.uid();
+        let is_known = uid.is_some_and(|uid| uid == 0 || person == Some(uid))
+            || person.is_none() && uid.is_some_and(|uid| entrance.knows(uid));
         // Whoever comes when it is full is not served; its connection is closed at once.
-        let Ok(place) = places.clone().try_acquire_owned() else { continue };
-        let peer = ConnectInfo(Arc::new(SocketPeer::new(peer, own)));
+        let Some(place) = places.take(uid, is_known) else { continue };
+        let Ok(last) = ending.clone().try_acquire_owned() else { continue };
+        let peer = ConnectInfo(Arc::new(peer));
         let (router, ends) = (router.clone().layer(Extension(peer)), ends.clone());
         tokio::spawn(async move {
-            let _place = place;
+            let _held = (place, last);
             if let Err(error) = converse(stream, router, ends).await {
                 tracing::debug!(%error, "a connection to the page ended early");
             }
@@ -75,7 +84,7 @@ async fn accept(page: Page, stop: CancellationToken) -> io::Result<()> {
     }
     drop(listener);
     ends.cancel();
-    let _ = tokio::time::timeout(FAREWELL, places.acquire_many(CONNECTIONS)).await;
+    let _ = tokio::time::timeout(FAREWELL, ending.acquire_many(CONNECTIONS)).await;
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod assets;
 mod events;
 mod gate;
 mod listen;
+mod places;
 mod policy;
 mod shared;
 mod story;

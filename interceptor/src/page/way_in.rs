@@ -1,7 +1,7 @@
 //! The way in: a one-time token becomes a session.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 
 use super::shared::{Peer, Shared, cookie};
@@ -34,12 +34,10 @@ pub(super) async fn enter(
         let detail = "the page of a run is for the user who started it, and root";
         return Err(ApiProblem::new(StatusCode::FORBIDDEN, "not_yours", title, detail));
     }
-    let query = request.uri().query().unwrap_or_default();
-    let token = query.split('&').find_map(|pair| pair.strip_prefix("token="));
-    let session = entrance.enter(token.unwrap_or_default(), uid);
+    let session = entrance.enter(token(request.uri()), uid);
     let session = session.map_err(|error| ApiProblem::internal(error.to_string()))?;
     let Some(session) = session else {
-        return Ok((StatusCode::FORBIDDEN, Html(STALE)).into_response());
+        return Ok(stale());
     };
     let name = cookie(entrance);
     let cookie = format!("{name}={}; Path=/; HttpOnly; SameSite=Strict", session.as_str());
@@ -52,6 +50,17 @@ pub(super) async fn enter(
     let clear = HeaderValue::from_static(r#""cache", "storage""#);
     answer.headers_mut().insert("clear-site-data", clear);
     Ok(answer)
+}
+
+/// The token of an address.
+pub(super) fn token(uri: &Uri) -> &str {
+    let query = uri.query().unwrap_or_default();
+    query.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default()
+}
+
+/// Tells a person that the address lets nobody in any more.
+pub(super) fn stale() -> Response {
+    (StatusCode::FORBIDDEN, Html(STALE)).into_response()
 }
 
 /// Whether a browser opens it as a document; a program says nothing of this.

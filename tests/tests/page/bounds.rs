@@ -1,15 +1,17 @@
 //! What a visitor can cost: connections, heads, bodies, streams, each has its bound. And what the
 //! page is, where it cannot be.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use interceptor_tests::cage::PYTHON;
 use interceptor_tests::daemon::until;
 use interceptor_tests::lab::Lab;
 use interceptor_tests::sandbox::binary;
-use interceptor_tests::visitor::Visitor;
+use interceptor_tests::visitor::{Visitor, invitation, parts};
 
+use super::whose::told;
 use super::{daemon, policy};
 
 #[test]
@@ -59,6 +61,56 @@ fn p9_those_who_send_nothing_or_read_nothing_take_no_place_for_long() {
             let mut rest = Vec::new();
             let _ = stream.read_to_end(&mut rest);
         }
+        daemon.finish();
+    });
+}
+
+/// Holds as many connections as it can, and opens each again that is closed. It says so once all
+/// were made, and ends with its input.
+const HOLDS: &str = r#"
+import socket, sys, threading, time
+address = ('127.0.0.1', int(sys.argv[1]))
+threading.Thread(target=lambda: (sys.stdin.read(), __import__('os')._exit(0)), daemon=True).start()
+held, said = [], False
+while True:
+    while len(held) < 80:
+        s = socket.create_connection(address, 60)
+        s.setblocking(False)
+        held.append(s)
+    if not said: print('held', flush=True)
+    said = True
+    time.sleep(0.5)
+    for s in list(held):
+        try:
+            if s.recv(4096) == b'': held.remove(s)
+        except BlockingIOError: pass
+        except OSError: held.remove(s)
+"#;
+
+#[test]
+fn p9_a_user_who_holds_every_place_of_strangers_keeps_nobody_out() {
+    Lab::test(|lab| {
+        let daemon = daemon(lab);
+        let visitor = Visitor::of(&daemon);
+        let (_, token) = parts(&invitation(&daemon));
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=54321", "--regid=54321", "--clear-groups", PYTHON, "-c", HOLDS]);
+        command.arg(visitor.address.port().to_string()).env_clear().current_dir("/");
+        let mut holding =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("setpriv");
+        let mut line = String::new();
+        let said = holding.stdout.take().expect("piped");
+        BufReader::new(said).read_line(&mut line).unwrap();
+        assert_eq!(line, "held\n");
+        for number in 0..20 {
+            let said = visitor.get("/");
+            assert_eq!(said.status, 200, "{number}: {said:?}");
+        }
+        // Nor is another one kept out who comes for the first time.
+        let said = told(54_322, &Visitor::stranger(visitor.address), &token);
+        assert_eq!(said.status, 200, "{said:?}");
+        drop(holding.stdin.take());
+        holding.wait().unwrap();
         daemon.finish();
     });
 }
