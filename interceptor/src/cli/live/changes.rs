@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use interceptor_policy::{KeySource, Policy};
+use interceptor_policy::{KeySource, LiteralKey, Policy};
 use serde_json::{Map, Value};
 
 use crate::cli::permits::cut;
@@ -55,9 +55,9 @@ pub(super) fn between(old: &Value, new: &Value, keys: Vec<String>, whole: &str) 
 /// Which keys that stand in the documents differ, and are all that a document without keys does not
 /// show.
 pub(super) fn keys(old: &Policy, new: &Policy) -> Vec<String> {
-    let is_unlike = |old: &KeySource, new: &KeySource| match (old, new) {
-        (KeySource::Literal(old), KeySource::Literal(new)) => old.expose() != new.expose(),
-        _ => false,
+    let is_unlike = |old: &KeySource, new: &KeySource| {
+        let (old, new) = (literals(old), literals(new));
+        old.len() == new.len() && old != new
     };
     let changed = new.credentials().iter().filter(|new| {
         let old = old.credentials().iter().find(|old| old.name == new.name);
@@ -72,6 +72,15 @@ pub(super) fn keys(old: &Policy, new: &Policy) -> Vec<String> {
         told.push("the key of upstream/proxy_auth changed".to_owned());
     }
     told
+}
+
+/// The keys that stand in a source.
+fn literals(source: &KeySource) -> Vec<&LiteralKey> {
+    let each = source.all().into_iter().filter_map(|source| match source {
+        KeySource::Literal(key) => Some(key),
+        _ => None,
+    });
+    each.collect()
 }
 
 /// A list's own differences: `allow +a -b`.
