@@ -46,6 +46,7 @@ pub mod inprocess;
 pub mod lab;
 pub mod machine;
 pub mod measure;
+pub mod openbao;
 pub mod origin;
 pub mod outcome;
 pub mod people;

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use super::credential::KeySource;
 use super::service_url::ServiceUrl;
+use super::vault::VaultSource;
 
 /// A source that is asked over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FetchedSource {
     /// A token endpoint.
     Oauth2(Box<Oauth2Source>),
+    /// A secret of Vault or OpenBao.
+    Vault(Box<VaultSource>),
 }
 
 /// A token endpoint (RFC 6749).
@@ -70,7 +73,8 @@ pub enum ClientAuth {
 
 impl FetchedSource {
     /// The fields of all kinds of sources that hold secrets.
-    pub const SECRETS: [&str; 3] = ["client_secret", "refresh_token", "assertion_key"];
+    pub const SECRETS: [&str; 5] =
+        ["client_secret", "refresh_token", "assertion_key", "token", "secret_id"];
     /// How long a service may take unless the source says otherwise.
     pub const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -78,6 +82,7 @@ impl FetchedSource {
     pub fn kind(&self) -> &'static str {
         match self {
             FetchedSource::Oauth2(_) => "oauth2",
+            FetchedSource::Vault(_) => "vault",
         }
     }
 
@@ -85,6 +90,7 @@ impl FetchedSource {
     pub fn url(&self) -> &ServiceUrl {
         match self {
             FetchedSource::Oauth2(source) => &source.token_url,
+            FetchedSource::Vault(source) => &source.address,
         }
     }
 
@@ -92,6 +98,7 @@ impl FetchedSource {
     pub fn timeout(&self) -> Duration {
         match self {
             FetchedSource::Oauth2(source) => source.timeout,
+            FetchedSource::Vault(source) => source.timeout,
         }
     }
 
@@ -99,6 +106,7 @@ impl FetchedSource {
     pub fn inputs(&self) -> BTreeMap<&'static str, &KeySource> {
         let mut inputs = BTreeMap::new();
         match self {
+            FetchedSource::Vault(source) => inputs.extend([source.input()]),
             FetchedSource::Oauth2(source) => {
                 let secret = source.client_secret.iter();
                 inputs.extend(secret.map(|secret| ("client_secret", secret)));

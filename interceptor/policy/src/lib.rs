@@ -101,6 +101,7 @@ mod schema;
 mod service_url;
 mod source_schema;
 mod strip;
+mod vault;
 mod way_out;
 mod written;
 
@@ -151,6 +152,7 @@ pub use request::{Request, Scheme};
 pub use schema::json_schema;
 pub use service_url::{ServiceUrl, ServiceUrlError};
 pub use strip::{Keeps, Strip, is_method_override, query_overrides, resembles_framing};
+pub use vault::{VaultAuth, VaultSource};
 pub use way_out::{Direct, NoProxy, Proxy, WayOut, is_localhost};
 
 use ask::Ask;

@@ -21,6 +21,7 @@ mod endpoint;
 mod fetched;
 mod source;
 mod upstream;
+mod vault;
 
 pub(super) const DOCUMENT: [&str; 9] = [
     "image",
@@ -41,7 +42,7 @@ pub(super) const CREDENTIAL: [&str; 8] =
 pub(super) const CLIENT_CERT: [&str; 2] = ["certificate", "key"];
 pub(super) const EXEC: [&str; 3] = ["exec", "timeout_seconds", "ttl_seconds"];
 /// The kinds of sources that are asked over HTTP.
-pub(super) const FETCHED: [&str; 1] = ["oauth2"];
+pub(super) const FETCHED: [&str; 2] = ["oauth2", "vault"];
 pub(super) const AWS: [&str; 4] = ["access_key_id", "secret_access_key", "session_token", "exec"];
 pub(super) const ENDPOINT: [&str; 4] = ["methods", "paths", "aws", "ask"];
 pub(super) const INJECT: [&str; 4] = ["header", "format", "basic", "query"];

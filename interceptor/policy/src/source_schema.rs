@@ -49,6 +49,8 @@ pub(super) enum Source {
     Oauth2(Box<Oauth2Key>),
     /// The keys of an AWS account, with which requests are signed.
     Aws(AwsKey),
+    /// A secret of Vault or OpenBao.
+    Vault(VaultKey),
 }
 
 #[derive(JsonSchema)]
@@ -170,4 +172,56 @@ pub(super) enum Grant {
 pub(super) enum ClientAuth {
     Basic,
     Post,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) struct VaultKey {
+    /// A Vault or OpenBao server, which keeps or makes the key.
+    vault: Vault,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) struct Vault {
+    /// The server: https://, or http:// and a loopback address.
+    address: String,
+    /// The secret's path in the API: `secret/data/NAME` for KV version 2.
+    path: String,
+    /// The field of the secret that holds the key.
+    field: String,
+    /// What the server is asked as.
+    auth: VaultAuth,
+    /// A file with the only roots (PEM) that the server is verified against.
+    ca: Option<String>,
+    /// How long the server may take for all that one key needs [default: 30].
+    #[schemars(range(min = 1, max = 600))]
+    timeout_seconds: Option<u64>,
+    /// How long a key lasts that has no lease [default: 300].
+    #[schemars(range(min = 1, max = 31_536_000))]
+    ttl_seconds: Option<u64>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase", deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) enum VaultAuth {
+    /// A token.
+    Token(Input),
+    /// An application.
+    AppRole(AppRole),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) struct AppRole {
+    /// The application's role id.
+    role_id: String,
+    /// Its secret id.
+    secret_id: Input,
+    /// Whether `secret_id` is the token of a wrapped response that holds it [default: false].
+    wrapped: Option<bool>,
 }

@@ -109,7 +109,8 @@ impl Client {
             Host::Name(name) => ServerName::try_from(name.as_str().to_owned())
                 .map_err(|_| FetchError::Tls("has a name that no certificate can hold"))?,
         };
-        let connector = TlsConnector::from(road.tls.h1().clone());
+        let connector =
+            TlsConnector::from(request.tls.as_ref().unwrap_or_else(|| road.tls.h1()).clone());
         let secured = connector.connect(name, dialed.stream).await;
         speak(secured.map_err(|error| FetchError::of_tls(&error))?, request).await
     }

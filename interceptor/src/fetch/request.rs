@@ -1,12 +1,14 @@
 //! A request to a service.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method};
 use http_body_util::Full;
 use interceptor_policy::ServiceUrl;
+use rustls::ClientConfig;
 use zeroize::Zeroizing;
 
 use super::error::FetchError;
@@ -18,6 +20,8 @@ pub(crate) struct Request {
     method: Method,
     fields: Vec<(HeaderName, Zeroizing<Vec<u8>>)>,
     body: Option<(&'static str, Zeroizing<Vec<u8>>)>,
+    /// How its service is verified, if otherwise than usual.
+    pub(super) tls: Option<Arc<ClientConfig>>,
 }
 
 impl fmt::Debug for Request {
@@ -29,12 +33,17 @@ impl fmt::Debug for Request {
 impl Request {
     /// A request without a body.
     pub(crate) fn new(method: Method, url: ServiceUrl) -> Request {
-        Request { url, method, fields: Vec::new(), body: None }
+        Request { url, method, fields: Vec::new(), body: None, tls: None }
     }
 
     /// With a body of this media type.
     pub(crate) fn body(self, media: &'static str, body: Zeroizing<Vec<u8>>) -> Request {
         Request { body: Some((media, body)), ..self }
+    }
+
+    /// To a service that is verified so.
+    pub(crate) fn trusting(self, tls: Arc<ClientConfig>) -> Request {
+        Request { tls: Some(tls), ..self }
     }
 
     /// With one more header field, which may be secret.

@@ -138,6 +138,8 @@ pub(crate) fn hide_keys(document: &mut Value) {
     if let Some(Value::Object(credentials)) = document.get_mut("credentials_v2") {
         let keys = credentials.values_mut().filter_map(|credential| credential.get_mut("key"));
         keys.for_each(hide_key);
+        let certificates = credentials.values_mut().filter_map(|one| one.get_mut("client_cert"));
+        certificates.filter_map(|one| one.get_mut("key")).for_each(hide_key);
     }
     let auth = document.get_mut("upstream").and_then(|out| out.get_mut("proxy_auth"));
     auth.into_iter().for_each(hide_key);

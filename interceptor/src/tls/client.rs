@@ -21,7 +21,7 @@ use super::{TlsError, provider};
 use crate::files;
 
 /// Maximum size in bytes of a file of roots; a system's has about a quarter of a megabyte.
-const LARGEST_ROOTS: usize = 16 << 20;
+pub(crate) const LARGEST_ROOTS: usize = 16 << 20;
 /// TLS sessions kept per sandbox.
 const SESSIONS: usize = 128;
 
@@ -96,6 +96,20 @@ fn with_systems(mut roots: RootCertStore) -> Option<Arc<WebPkiServerVerifier>> {
         );
     }
     built.ok()
+}
+
+/// For HTTP/1.1 with a server that is verified against these roots (PEM) and no others.
+///
+/// # Errors
+/// What is wrong with the roots.
+pub(crate) fn trusting_only(pem: &[u8]) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore::empty();
+    let given = add(&mut roots, pem)?;
+    let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+    let roots = roots.map_err(|error| error.to_string())?;
+    let verifier = Arc::new(CertificateVerifier::new(move || Some(roots), given));
+    let configs = ClientConfigs::new(base(verifier).map_err(|error| error.to_string())?);
+    Ok(configs.h1().clone())
 }
 
 /// What the configurations of all sandboxes have in common: no sessions, no ALPN.

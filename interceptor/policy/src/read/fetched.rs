@@ -34,11 +34,15 @@ pub(super) fn has_one(node: &Node<'_>, names: &[&str]) -> bool {
 impl Reader {
     /// A key that a service gives.
     pub(super) fn fetched(&mut self, node: &Node<'_>) -> Option<KeySource> {
-        let [oauth2] = self.fields(node, "a key from a service", FETCHED)?;
+        let [oauth2, vault] = self.fields(node, "a key from a service", FETCHED)?;
         let known = self.errors.len();
-        let source = match oauth2 {
-            Some(node) => FetchedSource::Oauth2(Box::new(self.oauth2(&node)?)),
-            None => return None,
+        let source = match (oauth2, vault) {
+            (Some(node), None) => FetchedSource::Oauth2(Box::new(self.oauth2(&node)?)),
+            (None, Some(node)) => FetchedSource::Vault(Box::new(self.vault(&node)?)),
+            _ => {
+                self.error(node, "a key comes from one source: give one of these fields");
+                return None;
+            }
         };
         (self.errors.len() == known).then_some(KeySource::Fetched(source))
     }

@@ -35,18 +35,25 @@ fn a_token_endpoint_is_read_with_its_grant() {
     let FetchedSource::Oauth2(read) = source(&oauth2(
         r#""grant":"client_credentials","client_id":"me","client_secret":{"env":"SECRET"},
            "client_auth":"post","scope":"a b","timeout_seconds":5,"ttl_seconds":60"#,
-    ));
+    )) else {
+        panic!()
+    };
     assert_eq!(read.token_url.to_string(), "https://token.test/t");
     assert_eq!((read.grant, read.client_auth), (Grant::ClientCredentials, ClientAuth::Post));
     assert_eq!((read.timeout, read.ttl), (Duration::from_secs(5), Duration::from_secs(60)));
     let FetchedSource::Oauth2(read) =
-        source(&oauth2(r#""grant":"refresh_token","refresh_token":{"exec":["op","read","x"]}"#));
+        source(&oauth2(r#""grant":"refresh_token","refresh_token":{"exec":["op","read","x"]}"#))
+    else {
+        panic!()
+    };
     assert!(matches!(read.grant, Grant::RefreshToken(KeySource::Exec(_))));
     assert_eq!((read.timeout, read.ttl), (Duration::from_secs(30), Duration::from_secs(300)));
     let FetchedSource::Oauth2(read) = source(&oauth2(
         r#""grant":"jwt_bearer","client_id":"me","assertion_key":{"file":"/k.pem"},"key_id":"k",
            "subject":"s","audience":"a""#,
-    ));
+    )) else {
+        panic!()
+    };
     let Grant::JwtBearer(assertion) = read.grant else { panic!() };
     let texts = [assertion.key_id, assertion.subject, assertion.audience];
     assert_eq!(texts.map(Option::unwrap), ["k", "s", "a"]);
@@ -66,7 +73,7 @@ fn every_secret_of_a_source_is_found_and_none_is_shown() {
     assert!(!shown.contains("canary"), "{shown}");
     // It stands in the policy, as a key would.
     assert!(report.warnings.iter().any(|warning| warning.message.contains("in the policy itself")));
-    let FetchedSource::Oauth2(_) = source(&key);
+    assert!(matches!(source(&key), FetchedSource::Oauth2(_)));
     for field in source(&key).inputs().into_keys() {
         assert!(FetchedSource::SECRETS.contains(&field), "{field}");
     }

@@ -26,6 +26,7 @@ mod permit;
 mod profiles;
 mod size;
 mod strip;
+mod vault;
 mod way_out;
 
 use super::{

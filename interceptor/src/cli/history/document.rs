@@ -13,6 +13,10 @@ pub(in crate::cli) fn kept_document(text: &str, policy: &Policy, keyring: &Keyri
     for (field, is_key) in [("credentials", true), ("credentials_v2", false)] {
         let Some(Value::Object(credentials)) = document.get_mut(field) else { continue };
         for (name, credential) in credentials {
+            let of_certificate = credential.pointer_mut("/client_cert/key");
+            if let Some(key) = of_certificate.filter(|key| !is_key && key.is_null()) {
+                *key = json!({ "env": format!("{}_KEY", variable(policy, name)) });
+            }
             let key = if is_key { Some(credential) } else { credential.get_mut("key") };
             let Some(key) = key else { continue };
             if key.is_null() {

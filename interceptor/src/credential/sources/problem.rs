@@ -61,6 +61,9 @@ pub enum SourceProblem {
     /// Its answer holds no token.
     #[error("gave an answer in which no token is recognised")]
     NoToken,
+    /// Its secret lacks the field that the policy names.
+    #[error("gave a secret without a text in the field `{0}`")]
+    NoField(String),
     /// Its token is of another kind.
     #[error("gave a token that is no bearer token")]
     TokenType,

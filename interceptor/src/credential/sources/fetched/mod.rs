@@ -10,8 +10,9 @@ mod rotation;
 #[cfg(test)]
 mod tests;
 mod token;
+mod vault;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use interceptor_policy::FetchedSource;
@@ -32,6 +33,8 @@ pub(crate) struct Fetched {
     /// What tells one road from another.
     road: String,
     household: Arc<dyn Household>,
+    /// What a Vault server gave beside keys.
+    vault: Mutex<vault::Session>,
 }
 
 impl From<FetchError> for SourceProblem {
@@ -50,7 +53,7 @@ impl Fetched {
         (client, road): (Arc<Client>, String),
         household: Arc<dyn Household>,
     ) -> Fetched {
-        Fetched { source, inputs, client, road, household }
+        Fetched { source, inputs, client, road, household, vault: Mutex::default() }
     }
 
     /// Whether another would give the same keys, with the same rights, by the same road.
@@ -75,6 +78,7 @@ impl Fetched {
     pub(super) fn fetch(&self, now: Timestamp) -> Result<Printed, SourceProblem> {
         match &self.source {
             FetchedSource::Oauth2(source) => self.oauth2(source, now),
+            FetchedSource::Vault(source) => self.vault(source, now),
         }
     }
 
