@@ -18,6 +18,7 @@
 //!   the library;
 //! - [`machine`]: one that systemd manages;
 //! - [`people`]: users of this machine who call sudo; [`conversing`]: their runs;
+//! - [`terminal`]: a program at a terminal of its own, as a terminal emulator shows it;
 //! - [`proxies`]: real proxies between the interceptor and the origins;
 //! - [`measure`]: measuring, for the benchmarks;
 //! - [`wire`]: support for Python programs inside that send what no client sends;
@@ -53,6 +54,7 @@ pub mod people;
 pub mod proxies;
 pub mod running;
 pub mod sandbox;
+pub mod terminal;
 pub mod visitor;
 pub mod wire;
 

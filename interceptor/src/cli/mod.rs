@@ -64,6 +64,7 @@ mod sudo;
 mod summary;
 mod table;
 mod told;
+pub mod top;
 pub mod trust;
 mod watch;
 mod which;
@@ -121,6 +122,8 @@ pub enum Command {
     Run(run::Run),
     /// Lists your runs.
     Ps(ps::Ps),
+    /// Shows live in a terminal what sandboxes do and ask, and answers them.
+    Top(top::Top),
     /// Enforces a policy on an existing cgroup.
     Attach(attach::Attach),
     /// Enforces policies on containers before they start; an OCI hook, called by container engines.
@@ -223,6 +226,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Kubeconfig(arguments) => kubeconfig::run(arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Ps(arguments) => ps::run(arguments),
+        Command::Top(arguments) => top::run(arguments),
         Command::Attach(arguments) => attach::run(arguments),
         Command::OciHook(arguments) => oci_hook::run(arguments),
         Command::OciRuntime(arguments) => oci_runtime::run(arguments),

@@ -12,7 +12,7 @@ use crate::cli::person::Person;
 use crate::cli::policy_file::printable;
 
 /// A control socket.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::cli) struct Whom {
     /// Its address, which holds while this value lives.
     pub(in crate::cli) socket: Address,

@@ -121,6 +121,12 @@ pub(super) fn problem(error: LeaseError) -> ApiProblem {
 }
 
 /// A lease as the API shows it.
+pub(crate) fn lease_text(lease: LeaseView) -> serde_json::Value {
+    // Made of strings and numbers.
+    serde_json::to_value(shown(lease)).unwrap_or_default()
+}
+
+/// A lease as the API shows it.
 pub(super) fn shown(lease: LeaseView) -> Lease {
     Lease {
         id: lease.id,

@@ -12,6 +12,7 @@ mod approvals;
 mod audit;
 mod bounds;
 pub(crate) mod catalogue;
+mod events;
 mod health;
 mod leases;
 pub(crate) mod model;
@@ -28,6 +29,7 @@ mod server;
 mod shared;
 mod socket_peer;
 mod sse;
+mod story;
 mod takeover;
 mod way_in;
 
@@ -43,20 +45,21 @@ use utoipa_axum::routes;
 pub(crate) use always::decide as approve_for_good;
 pub(crate) use approvals::{answer_of, question_text};
 pub(crate) use bounds::{ASKED_WITHIN, timely};
+pub(crate) use events::answer as answer_with_events;
 pub(crate) use model_approvals::ApprovalWritten;
 pub(crate) use params::{Id, Text};
 pub(crate) use peer::{is_in_sandbox, outside_sandboxes};
 pub(crate) use problem::ApiProblem;
 pub(crate) use process::Process;
-pub(crate) use sandboxes::summary;
 pub(crate) use server::serve;
 use shared::Control;
-pub(crate) use shared::{Speaker, blocking};
+pub(crate) use shared::{Reader, Speaker, Stories, blocking};
 pub(crate) use socket_peer::SocketPeer;
-pub(crate) use sse::{EventSender, ReaderGone};
+pub(crate) use story::story_of;
+use tokio_util::sync::CancellationToken;
 
 use crate::entrance::Entrance;
-use crate::fleet::{Fleet, LeaseView, PolicyFiles};
+use crate::fleet::{Fleet, PolicyFiles};
 use crate::ipc::ControlSocket;
 
 /// The default path of the control socket.
@@ -91,8 +94,8 @@ pub(crate) struct Controlled {
     pub(crate) entrance: Option<Arc<Entrance>>,
 }
 
-/// The API.
-pub(crate) fn router(controlled: Controlled) -> Router {
+/// The API. `stop` ends its streams.
+pub(crate) fn router(controlled: Controlled, stop: CancellationToken) -> Router {
     let Controlled { fleet, socket, scope, entrance } = controlled;
     let (router, described) = described(&scope);
     let (successors, files) = match scope {
@@ -100,7 +103,8 @@ pub(crate) fn router(controlled: Controlled) -> Router {
         Scope::Run { files } => (Arc::default(), Some(files)),
     };
     let openapi = openapi::document(described).into();
-    let control = Control { fleet, socket, openapi, entrance, successors, files };
+    let stories = Stories::default();
+    let control = Control { fleet, socket, openapi, entrance, successors, files, stories, stop };
     router
         .route("/openapi.json", get(openapi::serve))
         .fallback(problem::no_route)
@@ -120,12 +124,6 @@ pub(crate) fn for_page() -> Router<Arc<Fleet>> {
         .method_not_allowed_fallback(problem::no_method)
 }
 
-/// A lease as the API shows it.
-pub(crate) fn lease_text(lease: LeaseView) -> serde_json::Value {
-    // Made of strings and numbers.
-    serde_json::to_value(leases::shown(lease)).unwrap_or_default()
-}
-
 fn described(scope: &Scope) -> (Router<Control>, utoipa::openapi::OpenApi) {
     let router = match scope {
         Scope::Daemon { .. } => OpenApiRouter::new()
@@ -141,6 +139,8 @@ fn described(scope: &Scope) -> (Router<Control>, utoipa::openapi::OpenApi) {
     router
         .routes(routes!(policy::replace))
         .routes(routes!(audit::follow))
+        .routes(routes!(events::follow))
+        .routes(routes!(story::tell))
         .routes(routes!(approvals::list))
         .routes(routes!(approvals::follow))
         .routes(routes!(approvals::decide))

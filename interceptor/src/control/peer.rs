@@ -21,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::net::UnixStream;
 
 use super::process::{Process, Program};
-use super::shared::{Control, Speaker, blocking};
+use super::shared::{Control, Reader, Speaker, blocking};
 use super::{ApiProblem, bounds};
 use crate::fleet::Fleet;
 use crate::kernel;
@@ -171,6 +171,13 @@ impl Peer {
         }
         let number = process.number().map_err(unknown)?;
         Ok(Successor { number, uid: self.0.uid, program: program.path() })
+    }
+}
+
+impl Reader for Peer {
+    async fn lasts(&self, fleet: &Arc<Fleet>) -> bool {
+        let (peer, fleet) = (self.clone(), fleet.clone());
+        matches!(blocking(move || peer.0.may_speak_still(&fleet)).await, Ok(Ok(())))
     }
 }
 

@@ -46,7 +46,8 @@ pub(crate) async fn serve(controlled: Controlled, stop: CancellationToken) -> io
         door: Door::new(),
     };
     // Most runs have no visitors.
-    let router = LazyCell::new(move || router(controlled));
+    let ends = stop.clone();
+    let router = LazyCell::new(move || router(controlled, ends));
     loop {
         let (stream, peer, place) = tokio::select! {
             biased;

@@ -4,11 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::problem::ApiProblem;
 use crate::entrance::Entrance;
 use crate::fleet::{Fleet, PolicyFiles};
 use crate::ipc::ControlSocket;
+
+/// The most stories that are looked into at one time.
+const STORIES: usize = 2;
 
 /// The state shared by all handlers.
 #[derive(Clone, Debug)]
@@ -22,6 +27,26 @@ pub(crate) struct Control {
     pub(super) successors: Arc<[PathBuf]>,
     /// How a run's policy file is edited.
     pub(super) files: Option<Arc<dyn PolicyFiles>>,
+    /// How many stories are looked into at one time.
+    pub(super) stories: Stories,
+    /// Ends the streams, which never end by themselves.
+    pub(super) stop: CancellationToken,
+}
+
+/// Who reads a stream.
+pub(crate) trait Reader: Send + Sync + 'static {
+    /// Whether it may go on reading. Asked now and then.
+    fn lasts(&self, fleet: &Arc<Fleet>) -> impl Future<Output = bool> + Send;
+}
+
+/// How many stories are looked into at one time; each compiles policies.
+#[derive(Clone, Debug)]
+pub(crate) struct Stories(pub(super) Arc<Semaphore>);
+
+impl Default for Stories {
+    fn default() -> Stories {
+        Stories(Arc::new(Semaphore::new(STORIES)))
+    }
 }
 
 /// Who makes a request, as records name it: `uid:N` or `page`.

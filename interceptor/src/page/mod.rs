@@ -13,7 +13,6 @@ mod listen;
 mod places;
 mod policy;
 mod shared;
-mod story;
 mod way_in;
 
 use axum::Router;
@@ -37,7 +36,7 @@ fn router(page: Page, stop: CancellationToken) -> Router {
         .route(WAY_IN, get(way_in::enter))
         .route("/v1/events", get(events::follow))
         .route("/v1/sandboxes/{id}/policy", get(policy::show))
-        .route("/v1/sandboxes/{id}/story", post(story::tell))
+        .route("/v1/sandboxes/{id}/story", post(events::story))
         .route("/v1/approvals/{id}/always", post(always::approve))
         .merge(decides)
         .layer(middleware::from_fn_with_state(shared.clone(), gate::admit))

@@ -9,15 +9,12 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::control::SocketPeer;
+use crate::control::{SocketPeer, Stories};
 use crate::entrance::Entrance;
 use crate::fleet::{Fleet, PolicyFiles};
 
 /// How many streams of events there are at one time.
 pub(super) const STREAMS: usize = 16;
-/// How many stories are looked into at one time; each compiles policies.
-const STORIES: usize = 2;
-
 /// How often refused connections are logged, at most.
 const LOGGED_EVERY: Duration = Duration::from_secs(1);
 
@@ -42,7 +39,7 @@ pub(super) struct Shared(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) page: Page,
     pub(super) streams: Arc<Semaphore>,
-    pub(super) stories: Semaphore,
+    pub(super) stories: Stories,
     /// One edit of a file at a time.
     pub(super) editing: Mutex<()>,
     /// Ends the streams, which never end by themselves.
@@ -63,7 +60,7 @@ impl Shared {
         Shared(Arc::new(Inner {
             page,
             streams: Arc::new(Semaphore::new(STREAMS)),
-            stories: Semaphore::new(STORIES),
+            stories: Stories::default(),
             editing: Mutex::default(),
             stop,
             refusals: Lock::default(),

@@ -26,7 +26,7 @@ use crate::fleet::{PolicyEdit, TextDigest, hide_keys};
 /// # Errors
 /// If the file cannot be edited, or the question not answered. Then neither has happened, unless
 /// the error says so.
-pub(super) fn for_good(
+pub(in crate::cli) fn for_good(
     to: &DaemonClient,
     sandbox: &str,
     id: &str,

@@ -68,7 +68,7 @@ impl Approve {
 }
 
 /// A time such as `90s`, `15m`, `1h` or `2d`; a number alone is seconds.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(in crate::cli) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "write a time such as 30s, 15m, 1h or 2d".to_owned();
     let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| wrong())?;
@@ -277,7 +277,11 @@ fn whose<'a>(
     last.map(|to| (to, None)).context("no daemon and no run answers")
 }
 
-fn decide(to: &DaemonClient, id: &str, body: &Value) -> anyhow::Result<Value> {
+/// Answers a question: the decision, with the lease that it gave.
+///
+/// # Errors
+/// If the daemon refuses, or does not answer.
+pub(in crate::cli) fn decide(to: &DaemonClient, id: &str, body: &Value) -> anyhow::Result<Value> {
     let path = format!("/v1/approvals/{}", encoded(id));
     let body = Some(("application/json", body.to_string().into_bytes()));
     to.value(ApiRequest { method: Method::POST, path, body })

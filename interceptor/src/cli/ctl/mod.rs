@@ -24,7 +24,9 @@ use super::daemon::client::ApiRequest;
 use super::daemon::conclude_any;
 use super::given;
 use super::whom::{self, Whom};
-use to::DaemonClient;
+pub(super) use always::for_good;
+pub(super) use approvals::{decide, duration};
+pub(super) use to::DaemonClient;
 
 /// The arguments of `interceptor ctl`.
 #[derive(Debug, clap::Args)]

@@ -18,19 +18,24 @@ use crate::notice;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The daemon or run, and how to print its responses.
-pub(super) struct DaemonClient {
+pub(in crate::cli) struct DaemonClient {
     pub(super) whom: Whom,
     pub(super) json: bool,
 }
 
 impl DaemonClient {
+    /// One that prints nothing.
+    pub(in crate::cli) fn quiet(whom: Whom) -> DaemonClient {
+        DaemonClient { whom, json: true }
+    }
+
     /// Sends a request; an error status is an error.
-    pub(super) fn ask(&self, question: ApiRequest) -> anyhow::Result<ApiResponse> {
+    pub(in crate::cli) fn ask(&self, question: ApiRequest) -> anyhow::Result<ApiResponse> {
         Ok(block_on(client::ask(&self.whom.socket, question))?)
     }
 
     /// Sends a request and parses the JSON response.
-    pub(super) fn value(&self, question: ApiRequest) -> anyhow::Result<Value> {
+    pub(in crate::cli) fn value(&self, question: ApiRequest) -> anyhow::Result<Value> {
         self.parsed(&self.ask(question)?)
     }
 
@@ -73,7 +78,7 @@ impl DaemonClient {
     }
 
     /// GETs a path.
-    pub(super) fn get(&self, path: &str) -> anyhow::Result<Value> {
+    pub(in crate::cli) fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.value(ApiRequest::get(path))
     }
 

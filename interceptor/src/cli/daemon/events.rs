@@ -1,15 +1,18 @@
 //! Server-sent events: the audit stream of a sandbox as it happens.
 
+use std::collections::VecDeque;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::client::{self, Address, ApiError, ApiRequest};
 
 /// The largest event accepted, in bytes.
-const LONGEST: usize = 1 << 20;
+const LONGEST: usize = 4 << 20;
 /// Characters that a path segment or query value need not escape.
 const LITERAL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
@@ -37,6 +40,46 @@ pub(in crate::cli) fn path(sandbox: &str, query: &[(&str, String)]) -> String {
     path
 }
 
+/// A stream of events.
+#[derive(Debug)]
+pub(in crate::cli) struct Events {
+    body: Incoming,
+    parser: EventParser,
+    ready: VecDeque<Event>,
+    path: PathBuf,
+}
+
+/// Begins to follow what is at a path.
+///
+/// # Errors
+/// If the daemon cannot be reached, or refuses.
+pub(in crate::cli) async fn begin(socket: &Address, path: &str) -> Result<Events, ApiError> {
+    let body = client::begin(socket, ApiRequest::get(path)).await?.into_body();
+    let (parser, ready) = (EventParser::default(), VecDeque::new());
+    Ok(Events { body, parser, ready, path: socket.path.clone() })
+}
+
+impl Events {
+    /// The next event; within, `None` for a sign of life without one. `None` at the end.
+    ///
+    /// # Errors
+    /// If the stream breaks off.
+    pub(in crate::cli) async fn next(&mut self) -> Result<Option<Option<Event>>, ApiError> {
+        if let Some(event) = self.ready.pop_front() {
+            return Ok(Some(Some(event)));
+        }
+        let Some(frame) = self.body.frame().await else { return Ok(None) };
+        let frame = frame.map_err(|error| ApiError::Malformed {
+            path: self.path.clone(),
+            what: format!("the stream broke off: {error}"),
+        })?;
+        if let Some(data) = frame.data_ref() {
+            self.ready.extend(self.parser.add(data));
+        }
+        Ok(Some(self.ready.pop_front()))
+    }
+}
+
 /// Calls `each` with every event until the stream ends, the time is up or the user interrupts.
 pub(in crate::cli) fn follow(
     socket: &Address,
@@ -45,12 +88,10 @@ pub(in crate::cli) fn follow(
     mut each: impl FnMut(Event) -> io::Result<()>,
 ) -> Result<(), ApiError> {
     super::block_on(async {
-        let answer = tokio::select! {
-            answer = client::begin(socket, ApiRequest::get(path)) => answer?,
+        let mut events = tokio::select! {
+            begun = begin(socket, path) => begun?,
             _ = tokio::signal::ctrl_c() => return Ok(()),
         };
-        let mut body = answer.into_body();
-        let mut events = EventParser::default();
         let deadline = limit.map(|limit| tokio::time::Instant::now() + limit);
         let up = async {
             match deadline {
@@ -60,19 +101,15 @@ pub(in crate::cli) fn follow(
         };
         tokio::pin!(up);
         loop {
-            let frame = tokio::select! {
-                frame = body.frame() => frame,
+            let next = tokio::select! {
+                next = events.next() => next?,
                 () = &mut up => return Ok(()),
                 _ = tokio::signal::ctrl_c() => return Ok(()),
                 () = reader_left() => return Ok(()),
             };
-            let Some(frame) = frame else { return Ok(()) };
-            let frame = frame.map_err(|error| ApiError::Malformed {
-                path: socket.path.clone(),
-                what: format!("the stream broke off: {error}"),
-            })?;
-            for event in frame.data_ref().map(|data| events.add(data)).into_iter().flatten() {
-                each(event)?;
+            match next {
+                None => return Ok(()),
+                Some(event) => event.map_or(Ok(()), &mut each)?,
             }
         }
     })
@@ -94,7 +131,7 @@ async fn reader_left() {
 }
 
 /// Assembles events from a byte stream.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct EventParser {
     line: Vec<u8>,
     name: String,

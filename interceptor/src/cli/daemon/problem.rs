@@ -43,6 +43,11 @@ impl DaemonProblem {
         DaemonProblem { status, document, text: text.chars().take(SHOWN).collect(), sandbox: None }
     }
 
+    /// Whether there is nothing at the path.
+    pub(in crate::cli) fn is_missing(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND
+    }
+
     /// Adds the sandbox named in the request's path.
     pub(super) fn at(self, path: &str) -> DaemonProblem {
         let rest = path.strip_prefix("/v1/sandboxes/");

@@ -8,25 +8,62 @@ use axum::extract::State;
 use interceptor_policy::{Catalogue, Decision, Edit, Policy, Recorded, Rule};
 use serde_json::{Value, json};
 
-use super::shared::Shared;
-use crate::control::{ApiProblem, Id, Text, blocking};
+use super::params::{Id, Text};
+use super::problem::ApiProblem;
+use super::shared::{Control, Stories, blocking};
+use crate::fleet::Fleet;
 
-/// Tells it, from a record as the stream of events has it.
+/// What the policy in force says of a record: the rule that decides, and for a refusal the edits
+/// that would permit it. The body is a record.
+#[utoipa::path(
+    post,
+    path = "/v1/sandboxes/{id}/story",
+    tag = "sandboxes",
+    params(("id" = String, Path, description = "The sandbox's id")),
+    request_body(content = Value, description = "A record of this sandbox"),
+    responses(
+        (status = 200, description = "What the policy says", body = Value),
+        (
+            status = 404,
+            description = "There is no such sandbox",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
+        (
+            status = 422,
+            description = "The body is no record",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
+    )
+)]
 pub(super) async fn tell(
-    State(shared): State<Shared>,
+    State(control): State<Control>,
     Id(id): Id,
     Text(text): Text,
 ) -> Result<Json<Value>, ApiProblem> {
-    let member = shared.0.page.fleet.get(&id)?;
-    let record: Recorded = serde_json::from_str(&text)
+    story_of(control.fleet, control.stories, &id, &text).await
+}
+
+/// What the policy in force of a sandbox says of a record.
+///
+/// # Errors
+/// If there is no such sandbox, or the text is no record.
+pub(crate) async fn story_of(
+    fleet: Arc<Fleet>,
+    stories: Stories,
+    id: &str,
+    text: &str,
+) -> Result<Json<Value>, ApiProblem> {
+    let member = fleet.get(id)?;
+    let record: Recorded = serde_json::from_str(text)
         .map_err(|error| ApiProblem::field("", format!("this is no record: {error}")))?;
     // Of a policy that is not shown, nothing is told.
     if member.summary().policy.is_null() {
         return Ok(Json(json!({ "decision": null, "patches": [] })));
     }
-    // Closed with the page alone.
-    let _place = shared.0.stories.acquire().await;
-    let fleet = shared.0.page.fleet.clone();
+    // Never closed.
+    let _place = stories.0.acquire().await;
     let told = blocking(move || {
         let (policy, document) = (member.policy(), member.summary().policy);
         story(&policy, &document, fleet.catalogue(), record)
