@@ -17,7 +17,7 @@ pub(crate) enum Origin {
     /// A program, and what runs it.
     Program(ExecSource, Arc<dyn Programs>),
     /// A service.
-    Service(Fetched),
+    Service(Box<Fetched>),
 }
 
 impl Origin {

@@ -91,7 +91,7 @@ impl Asker {
         let household = self.household.clone();
         let inputs = Inputs::of(source, variable, located, runs, household.clone());
         let road = (self.client.clone(), self.road.clone());
-        Origin::Service(Fetched::new(source.clone(), inputs, road, household))
+        Origin::Service(Box::new(Fetched::new(source.clone(), inputs, road, household)))
     }
 }
 

@@ -79,5 +79,5 @@ pub(crate) fn fetched(key: &serde_json::Value, household: &Arc<dyn Household>) -
 
 /// The same, alive.
 pub(crate) fn living(key: &serde_json::Value, household: &Arc<dyn Household>) -> Arc<Living> {
-    super::super::living(Origin::Service(fetched(key, household)), "lab")
+    super::super::living(Origin::Service(Box::new(fetched(key, household))), "lab")
 }

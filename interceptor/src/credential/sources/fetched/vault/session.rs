@@ -17,8 +17,11 @@ pub(in super::super) struct Session {
     pub(super) token: Option<Token>,
     pub(super) lease: Option<Lease>,
     /// A token of a response, and the secret id that was in it.
-    wrapped: Option<(Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>)>,
+    wrapped: Option<Unwrapped>,
 }
+
+/// A token, and what it stood for.
+type Unwrapped = (Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>);
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
