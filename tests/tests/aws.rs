@@ -284,8 +284,9 @@ fn the_aws_cli_copies_files_with_the_placeholder_pair() {
             cmp sent came && echo the same
             $aws s3 ls s3://files | wc -l
             $aws sts get-caller-identity --query Arn --output text
-            export AWS_CONFIG_FILE=config
+            export AWS_CONFIG_FILE=$PWD/config
             $aws configure set default.s3.signature_version s3v4
+            $aws configure set default.s3.addressing_style path
             curl -sS $($aws s3 presign s3://files/sent) | cmp - sent && echo by URL";
         let outcome = server.sandbox(&policy).shell(script);
         server.end();

@@ -163,7 +163,10 @@ fn without_root_no_kernel_option_is_blamed() {
     assert!(failed.len() >= 3, "{report:#}");
     for check in failed {
         let remedy = check["remedy"].as_str().unwrap();
-        assert!(remedy.contains("run as root") && !remedy.contains("CONFIG_"), "{check:#}");
+        // Everybody can read the configuration of an engine.
+        let installs = remedy.starts_with("sudo interceptor install");
+        assert!(remedy.contains("run as root") || installs, "{check:#}");
+        assert!(!remedy.contains("CONFIG_"), "{check:#}");
         assert!(!check["detail"].as_str().unwrap().contains("CONFIG_"), "{check:#}");
     }
     let text = Command::new("setpriv")

@@ -427,7 +427,8 @@ fn a_run_without_sudo_is_refused_with_one_sentence() {
         let line = format!("$I run --daemon {} --policy ./p.json -- true", socket.display());
         let (status, _, err) = account.typed(&line);
         assert_eq!(status, Some(125), "{err}");
-        assert!(err.contains("is not run: keys from programs are not there for runs without sudo"));
+        let why = "is not run: keys from programs and services are not there for runs without sudo";
+        assert!(err.contains(why), "{err}");
         assert_eq!(told(&account, "token"), "");
         daemon.finish();
     });

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use interceptor_tests::Lab;
 use interceptor_tests::openbao::{Broker, OpenBao};
+use interceptor_tests::people::out;
 use interceptor_tests::running::Running;
 use interceptor_tests::sandbox::binary;
 use serde_json::{Value, json};
@@ -48,7 +49,7 @@ impl<'lab> Client<'lab> {
     fn start(lab: &'lab Lab, key: &Value) -> Client<'lab> {
         lab.unordered();
         let script = ASK_EACH_LINE.replace("HOST", HOST);
-        let sandbox = lab.sandbox(&policy(key)).at_origin(HOST).open_stdin();
+        let sandbox = lab.sandbox(&policy(key)).trusted().at_origin(HOST).open_stdin();
         Client { lab, running: sandbox.start(&["sh", "-c", &script]), asked: 0 }
     }
 
@@ -226,10 +227,10 @@ fn a_wrapped_secret_id_is_taken_out_once() {
         let mut key = as_application(&server, "secret/data/lab", &role, &wrapped);
         key["vault"]["auth"]["approle"]["wrapped"] = json!(true);
         let fetch = format!("curl -sSf https://{HOST}/v1/x");
-        lab.sandbox(&policy(&key)).at_origin(HOST).shell(&fetch).success();
+        lab.sandbox(&policy(&key)).trusted().at_origin(HOST).shell(&fetch).success();
         let bearer = format!("Bearer {}", lab.key());
         assert_eq!(lab.seen()[0].values("authorization"), [&*bearer]);
-        let again = lab.sandbox(&policy(&key)).bare().at_origin(HOST).run(&["true"]);
+        let again = lab.sandbox(&policy(&key)).trusted().bare().at_origin(HOST).run(&["true"]);
         assert_eq!(again.code(), Some(125));
         let said = "the wrapped secret_id has expired or was used";
         assert!(again.err().contains(said), "{}", again.err());
@@ -240,8 +241,13 @@ fn a_wrapped_secret_id_is_taken_out_once() {
 #[track_caller]
 fn checked(lab: &Lab, key: &Value) -> Option<String> {
     let file = lab.secret_file("checked.json", &policy(key).to_string());
-    let output = Command::new(binary("interceptor")).args(["check", "--json"]).arg(&file).output();
-    let output = output.unwrap();
+    let state = lab.directory().join("state");
+    let typed = |words: &[&str]| {
+        let mut command = Command::new(binary("interceptor"));
+        command.args(words).arg(&file).env("XDG_STATE_HOME", &state).output().unwrap()
+    };
+    out(&typed(&["trust"]));
+    let output = typed(&["check", "--json"]);
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     let errors = told["errors"].as_array().unwrap();
     assert!(errors.len() <= 1, "{told}");
@@ -313,7 +319,7 @@ fn a_server_is_verified_by_its_own_ca_alone_where_one_is_named() {
         key["vault"]["ca"] = json!(server.ca());
         assert_eq!(checked(lab, &key), None);
         let fetch = format!("curl -sSf https://{HOST}/v1/x");
-        lab.sandbox(&policy(&key)).at_origin(HOST).shell(&fetch).success();
+        lab.sandbox(&policy(&key)).trusted().at_origin(HOST).shell(&fetch).success();
         let bearer = format!("Bearer {}", lab.key());
         assert_eq!(lab.seen()[0].values("authorization"), [&*bearer]);
     });

@@ -317,21 +317,13 @@ impl Keyring {
         self.kin.redactor()
     }
 
-    /// As [`Keyring::redactor`], for the answer to a request that carried this key of a credential:
-    /// it is searched for even if the credential has forgotten it meanwhile.
-    ///
-    /// # Errors
-    /// [`RedactError::TooManyKeys`]
-    pub(crate) fn redactor_for(
+    /// The search for all keys, and the entry of a credential whose key a request carried.
+    pub(super) fn watched(
         &self,
-        sent: Option<(CredentialId, &RealKey)>,
-    ) -> Result<Option<Redactor>, RedactError> {
-        let redactor = self.redactor()?;
-        let sent = sent.and_then(|(id, key)| Some((self.slots.get(id.0)?, key)));
-        match sent.filter(|(slot, key)| !slot.keys.load().hold(key)) {
-            Some((slot, key)) => self.kin.build(Some((slot, key))),
-            None => Ok(redactor),
-        }
+        sent: Option<(CredentialId, Arc<RealKey>)>,
+    ) -> (Arc<Kin>, Option<(Arc<KeyringEntry>, Arc<RealKey>)>) {
+        let sent = sent.and_then(|(id, key)| Some((self.slots.get(id.0)?.clone(), key)));
+        (self.kin.clone(), sent)
     }
 
     /// Whether a text contains a real key, literally or in an encoding that redaction knows; `true`

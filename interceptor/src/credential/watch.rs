@@ -6,15 +6,18 @@ use interceptor_policy::CredentialId;
 use interceptor_policy::redact::{RedactError, Redactor};
 
 use super::changes;
+use super::entry::KeyringEntry;
 use super::key::RealKey;
 use super::keyring::Keyring;
+use super::kin::Kin;
 
 /// Tells an open answer what it is searched for, when that changes.
 #[derive(Debug)]
 pub(crate) struct KeyWatch {
-    keyring: Arc<Keyring>,
-    /// The key that the request carried.
-    sent: Option<(CredentialId, Arc<RealKey>)>,
+    /// Not the keyring, which may be replaced while the answer is open.
+    kin: Arc<Kin>,
+    /// The key that the request carried, and its credential's entry.
+    sent: Option<(Arc<KeyringEntry>, Arc<RealKey>)>,
     /// The changes that the answer knows of.
     seen: u64,
 }
@@ -26,12 +29,13 @@ impl KeyWatch {
     /// # Errors
     /// As [`Keyring::redactor`].
     pub(crate) fn begin(
-        keyring: &Arc<Keyring>,
+        keyring: &Keyring,
         sent: Option<(CredentialId, Arc<RealKey>)>,
     ) -> Result<(Option<Redactor>, KeyWatch), RedactError> {
         // First, so that no change falls between the two.
         let seen = changes::counted();
-        let watch = KeyWatch { keyring: keyring.clone(), sent, seen };
+        let (kin, sent) = keyring.watched(sent);
+        let watch = KeyWatch { kin, sent, seen };
         Ok((watch.redactor()?, watch))
     }
 
@@ -51,6 +55,11 @@ impl KeyWatch {
     }
 
     fn redactor(&self) -> Result<Option<Redactor>, RedactError> {
-        self.keyring.redactor_for(self.sent.as_ref().map(|(id, key)| (*id, &**key)))
+        let redactor = self.kin.redactor()?;
+        // The key is searched for even if the credential has forgotten it meanwhile.
+        match self.sent.as_ref().filter(|(slot, key)| !slot.keys.load().hold(key)) {
+            Some((slot, key)) => self.kin.build(Some((slot, key))),
+            None => Ok(redactor),
+        }
     }
 }

@@ -75,7 +75,7 @@ fn profiles_and_services_list_the_catalogues() {
             .contains("allow  packages.example.com  (group registries)")
     );
     let (seen, _) = desk.json(&["services", "--json"]);
-    assert_eq!(seen.as_array().unwrap().len(), 20);
+    assert_eq!(seen.as_array().unwrap().len(), 21);
     let (seen, _) = desk.json(&["services", "github", "--json"]);
     assert_eq!(seen[0]["env"], json!(["GITHUB_TOKEN", "GH_TOKEN"]));
     // A policy may name a profile of profiles.d.

@@ -63,7 +63,9 @@ def replaced(old, new):
 
 
 presigned = signed(signer=botocore.auth.S3SigV4QueryAuth)
-send("bucket", signed("PUT", "/attacked"))
+place = (b"<CreateBucketConfiguration><LocationConstraint>eu-central-1</LocationConstraint>"
+         b"</CreateBucketConfiguration>")
+send("bucket", signed("PUT", "/attacked", body=place))
 send("as-signed", signed())
 send("same-object", signed(), change=lambda target, headers: "/attacked/%6Bey")
 send("another-host", signed(), host=OTHER)

@@ -4,6 +4,7 @@ use interceptor_policy::{KeySource, Policy};
 
 use super::super::super::former::{Former, Formers, MOST, MOST_REFUSED};
 use super::super::super::key::RealKey;
+use super::super::super::watch::KeyWatch;
 use super::*;
 use crate::logging::Secrets as _;
 
@@ -75,17 +76,17 @@ fn the_key_that_was_sent_is_searched_for_in_its_answer_even_if_it_was_forgotten(
     answers.send(Ok("sk-canary-current".to_owned())).unwrap();
     let keyring = load("sent", None, Ok(programs), true).unwrap();
     let id = policy("sent", 86_400).credential_named("lab").unwrap();
-    let sent = key("sk-canary-forgotten");
     let text = b"sk-canary-forgotten sk-canary-current";
-    let redacted = |sent: Option<(interceptor_policy::CredentialId, &RealKey)>| {
-        let redactor = keyring.redactor_for(sent).unwrap().unwrap();
-        String::from_utf8(redactor.text(text).unwrap()).unwrap()
+    let redacted = |sent: Option<&str>| {
+        let sent = sent.map(|text| (id, Arc::new(key(text))));
+        let (redactor, _) = KeyWatch::begin(&keyring, sent).unwrap();
+        String::from_utf8(redactor.unwrap().text(text).unwrap()).unwrap()
     };
     assert!(redacted(None).contains("forgotten"));
-    let with = redacted(Some((id, &sent)));
+    let with = redacted(Some("sk-canary-forgotten"));
     assert!(!with.contains("canary"), "{with}");
     // Only there.
-    assert!(redacted(Some((id, &key("sk-canary-current")))).contains("forgotten"));
+    assert!(redacted(Some("sk-canary-current")).contains("forgotten"));
 }
 
 #[test]
