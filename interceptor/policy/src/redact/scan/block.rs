@@ -15,7 +15,15 @@ pub(super) type Block = [u8; BLOCK + 5];
 pub(super) fn each(block: &Block, holds: impl Fn([u8; 6]) -> bool) -> u64 {
     let mut found = [0_u8; BLOCK];
     for (place, found) in found.iter_mut().enumerate() {
-        *found = u8::from(holds([0, 1, 2, 3, 4, 5].map(|near| block[place + near])));
+        // Not by `map`, which is not always inlined.
+        *found = u8::from(holds([
+            block[place],
+            block[place + 1],
+            block[place + 2],
+            block[place + 3],
+            block[place + 4],
+            block[place + 5],
+        ]));
     }
     if found.iter().fold(0, |any, found| any | found) == 0 {
         return 0;

@@ -78,7 +78,7 @@ fn the_key_that_was_sent_is_searched_for_in_its_answer_even_if_it_was_forgotten(
     let id = policy("sent", 86_400).credential_named("lab").unwrap();
     let text = b"sk-canary-forgotten sk-canary-current";
     let redacted = |sent: Option<&str>| {
-        let sent = sent.map(|text| (id, Arc::new(key(text))));
+        let sent = sent.map(|text| (id, key(text)));
         let (redactor, _) = KeyWatch::begin(&keyring, sent).unwrap();
         String::from_utf8(redactor.unwrap().text(text).unwrap()).unwrap()
     };
