@@ -20,6 +20,9 @@ use super::source::{self, EnvironmentLookup, KeyError, Loaded, Means, PROXY_AUTH
 use super::sources::{self, Asking, Life, Living, Origin, SourceProblem, Value};
 use super::told::Told;
 
+/// A key that a request carried, and its credential's entry.
+pub(super) type SentKey = (Arc<KeyringEntry>, Arc<RealKey>);
+
 /// One credential.
 #[derive(Debug)]
 pub(super) struct KeyringEntry {

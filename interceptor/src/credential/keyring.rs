@@ -15,7 +15,7 @@ use interceptor_policy::redact::{RedactError, Redactor};
 use interceptor_policy::{Credential, CredentialId, Policy, WayOut};
 
 use super::certificate::{CertificateEntry, Certificates};
-use super::entry::{Before, KeyringEntry, lock};
+use super::entry::{Before, KeyringEntry, SentKey, lock};
 use super::files::Files;
 use super::finder::PlaceholderFinder;
 use super::handed::{HandedKeys, HandedPlaceholder};
@@ -321,7 +321,7 @@ impl Keyring {
     pub(super) fn watched(
         &self,
         sent: Option<(CredentialId, Arc<RealKey>)>,
-    ) -> (Arc<Kin>, Option<(Arc<KeyringEntry>, Arc<RealKey>)>) {
+    ) -> (Arc<Kin>, Option<SentKey>) {
         let sent = sent.and_then(|(id, key)| Some((self.slots.get(id.0)?.clone(), key)));
         (self.kin.clone(), sent)
     }

@@ -6,7 +6,7 @@ use interceptor_policy::CredentialId;
 use interceptor_policy::redact::{RedactError, Redactor};
 
 use super::changes;
-use super::entry::KeyringEntry;
+use super::entry::SentKey;
 use super::key::RealKey;
 use super::keyring::Keyring;
 use super::kin::Kin;
@@ -17,7 +17,7 @@ pub(crate) struct KeyWatch {
     /// Not the keyring, which may be replaced while the answer is open.
     kin: Arc<Kin>,
     /// The key that the request carried, and its credential's entry.
-    sent: Option<(Arc<KeyringEntry>, Arc<RealKey>)>,
+    sent: Option<SentKey>,
     /// The changes that the answer knows of.
     seen: u64,
 }
