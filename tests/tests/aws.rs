@@ -263,7 +263,9 @@ fn c20_what_was_verified_is_what_is_sent() {
             "a-second-key 403 credential_misuse",
         ];
         assert_eq!(lines, expected, "{out}{}", outcome.tail());
-        let paths: Vec<_> = seen.iter().filter_map(|one| one["path"].as_str()).collect();
+        // Of the body that was another than was signed, the end never came.
+        let whole = seen.iter().filter(|one| one["status"] == 200 || one["status"] == 404);
+        let paths: Vec<_> = whole.filter_map(|one| one["path"].as_str()).collect();
         let one = "/attacked/key";
         assert_eq!(paths, ["/attacked", one, one, one]);
     });
